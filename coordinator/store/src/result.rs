@@ -1,0 +1,122 @@
+use sqlx::Row as _;
+use task::{BlockRef, Identity, LocalId};
+
+use crate::{Error, Store, Writer, task_row::signed};
+
+/// A task's result document and the record beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultRow {
+    /// The document's text.
+    pub document: String,
+    /// SHA-256 of it, as 0x-hex.
+    pub digest: String,
+    /// The record as JSON: measurements, limits, isolation.
+    pub record: Option<String>,
+}
+
+/// What is to be published for one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The task.
+    pub task: LocalId,
+    /// What it is on chain.
+    pub identity: Identity,
+    /// The status, as the contract numbers it.
+    pub status: u8,
+    /// SHA-256 of the document, as 0x-hex.
+    pub digest: String,
+    /// The document when it goes on chain itself.
+    pub document: Option<String>,
+    /// Gas that its callback may take; 0 for none.
+    pub callback_gas: u32,
+    /// The block of its submission: the anchor is at or after it.
+    pub included: BlockRef,
+}
+
+impl Writer {
+    /// Keeps a task's result; a second one for the same task replaces it.
+    pub async fn save_result(
+        &mut self,
+        id: LocalId,
+        result: &ResultRow,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "insert into results (task, document, digest, record, at_ms) values (?, ?, ?, ?, ?)
+             on conflict (task) do update set document = excluded.document, digest = excluded.digest,
+             record = excluded.record, at_ms = excluded.at_ms",
+        )
+        .bind(id.0)
+        .bind(&result.document)
+        .bind(&result.digest)
+        .bind(result.record.as_deref())
+        .bind(now_ms)
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("saving a result"))?;
+        Ok(())
+    }
+
+    /// Hands a result to the publisher: a row in the state `queued` without a nonce. An earlier row of the same task
+    /// (of a branch that is gone) is replaced; the transactions signed for it stay in the outbox.
+    pub async fn queue_publication(
+        &mut self,
+        publication: &Publication,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "insert into publications (task, chain_id, contract, task_id, status, digest, document, callback_gas,
+             included_number, included_hash, state, queued_at_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)
+             on conflict (task) do update set status = excluded.status, digest = excluded.digest,
+             document = excluded.document, included_number = excluded.included_number,
+             included_hash = excluded.included_hash, state = 'queued', sender = null, nonce = null,
+             queued_at_ms = excluded.queued_at_ms",
+        )
+        .bind(publication.task.0)
+        .bind(signed(publication.identity.chain_id))
+        .bind(publication.identity.contract.to_string())
+        .bind(publication.identity.task_id.to_string())
+        .bind(i64::from(publication.status))
+        .bind(&publication.digest)
+        .bind(publication.document.as_deref())
+        .bind(i64::from(publication.callback_gas))
+        .bind(signed(publication.included.number))
+        .bind(publication.included.hash.to_string())
+        .bind(now_ms)
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("queueing a publication"))?;
+        Ok(())
+    }
+
+    /// Takes a publication back that has not been signed yet; one that has stays.
+    pub async fn withdraw_publication(&mut self, id: LocalId) -> Result<(), Error> {
+        sqlx::query(
+            "delete from publications where task = ? and state = 'queued' and nonce is null",
+        )
+        .bind(id.0)
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("withdrawing a publication"))?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// A task's result, once there is one.
+    pub async fn result(&self, id: LocalId) -> Result<Option<ResultRow>, Error> {
+        let row = sqlx::query("select document, digest, record from results where task = ?")
+            .bind(id.0)
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(Error::doing("reading a result"))?;
+        let read = |row: sqlx::sqlite::SqliteRow| -> Result<_, sqlx::Error> {
+            Ok(ResultRow {
+                document: row.try_get(0)?,
+                digest: row.try_get(1)?,
+                record: row.try_get(2)?,
+            })
+        };
+        row.map(read).transpose().map_err(Error::doing("reading a result"))
+    }
+}
