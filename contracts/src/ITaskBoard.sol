@@ -129,9 +129,7 @@ interface ITaskBoard {
     );
 
     /// @notice A result was published as its digest alone.
-    event Published(
-        uint64 indexed id, address indexed coordinator, uint8 status, uint16 engine, bytes32 digest
-    );
+    event Published(uint64 indexed id, address indexed coordinator, uint8 status, uint16 engine, bytes32 digest);
 
     /// @notice A result was published with its document.
     event PublishedDocument(
@@ -222,14 +220,8 @@ interface ITaskBoard {
     /// @notice Publishes a result as the SHA-256 of its document.
     /// @param anchorNumber a recent block (at most 256 back, not the current one) at or after the task's own
     /// @param anchorHash that block's hash; with another hash on this chain the call reverts
-    function publish(
-        uint64 id,
-        uint8 status,
-        uint16 engine,
-        bytes32 digest,
-        uint64 anchorNumber,
-        bytes32 anchorHash
-    ) external;
+    function publish(uint64 id, uint8 status, uint16 engine, bytes32 digest, uint64 anchorNumber, bytes32 anchorHash)
+        external;
 
     /// @notice Publishes a result with its document (at most 256 bytes).
     function publishDocument(

@@ -105,14 +105,7 @@ contract TaskBoard is ITaskBoard {
             uint64 id = _accept(head, request.terms, request.fee, request.extra.length);
             if (i == 0) first = id;
             emit Submitted(
-                id,
-                msg.sender,
-                request.terms,
-                request.module,
-                request.input,
-                request.entry,
-                request.fee,
-                request.extra
+                id, msg.sender, request.terms, request.module, request.input, request.entry, request.fee, request.extra
             );
         }
         if (msg.value != total) revert WrongValue(msg.value, total);
@@ -166,14 +159,9 @@ contract TaskBoard is ITaskBoard {
     // ------------------------------------------------------------------ coordinators
 
     /// @inheritdoc ITaskBoard
-    function publish(
-        uint64 id,
-        uint8 status,
-        uint16 engine,
-        bytes32 digest,
-        uint64 anchorNumber,
-        bytes32 anchorHash
-    ) external {
+    function publish(uint64 id, uint8 status, uint16 engine, bytes32 digest, uint64 anchorNumber, bytes32 anchorHash)
+        external
+    {
         _requireAnchor(anchorNumber, anchorHash);
         SkipReason reason = _close(_head, id, status);
         if (reason != SkipReason.None) _revert(reason, id, status);
@@ -208,8 +196,7 @@ contract TaskBoard is ITaskBoard {
             uint64 id = result.id;
             uint8 status = result.status;
             bytes calldata document = result.document;
-            SkipReason reason =
-                document.length > MAX_DOCUMENT ? SkipReason.DocumentTooLarge : _close(head, id, status);
+            SkipReason reason = document.length > MAX_DOCUMENT ? SkipReason.DocumentTooLarge : _close(head, id, status);
             if (reason != SkipReason.None) {
                 emit Skipped(id, reason);
                 continue;
