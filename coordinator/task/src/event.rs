@@ -83,6 +83,8 @@ pub enum Event {
         /// The outcome.
         answer: Answer,
     },
+    /// Its outcome is known from the chain alone and its document is not here: it is run again.
+    DocumentMissing,
     /// Its result was handed to the publisher.
     Queued,
     /// Its result will not be published: there is no key, or the policy says so.
@@ -137,6 +139,7 @@ impl Event {
             Self::Started { .. } => "started",
             Self::Deferred { .. } => "deferred",
             Self::Finished { .. } => "finished",
+            Self::DocumentMissing => "document_missing",
             Self::Queued => "queued",
             Self::Retired { .. } => "retired",
             Self::Cleaned => "cleaned",

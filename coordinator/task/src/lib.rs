@@ -11,7 +11,10 @@ mod request;
 mod state;
 
 pub use event::{Answer, BlockRef, Event};
-pub use hex::{Address, Hash, HexError};
+pub use hex::{Address, Hash, Hex, HexError};
 pub use identity::{Identity, LocalId, TaskId};
 pub use request::{Kind, Malformed, Request, Submission};
 pub use state::{CancelReason, Effect, InvalidTransition, Policy, State, Task};
+
+#[cfg(test)]
+mod tests;

@@ -335,7 +335,9 @@ impl Task {
                 State::Requested | State::Fetching | State::Ready | State::Running { .. },
                 Event::Finished { answer },
             ) => State::Finished { answer: answer.clone() },
+            (State::Finished { .. }, Event::DocumentMissing) => State::Requested,
             (State::Finished { answer } | State::Publishing { answer }, Event::Queued) => {
+                self.dirty = true; // the publication is withdrawn if the task goes another way
                 State::Publishing { answer }
             }
             (State::Finished { answer }, Event::Retired { .. }) => {

@@ -1,0 +1,67 @@
+//! When a failed step is tried again, and when it is given up, pure.
+
+use std::time::Duration;
+
+use task::Task;
+
+use super::Options;
+
+/// The pause after the `failures`-th failure in a row (from 1): doubling, bounded, and spread by a tenth so that tasks
+/// that failed together do not come back together.
+#[must_use]
+pub(super) fn pause(options: &Options, failures: u32, spread: u64) -> Duration {
+    let doubled = options
+        .first_pause
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(20)))
+        .min(options.longest_pause);
+    let tenth = doubled / 10;
+    doubled + tenth.mul_f64((spread % 100) as f64 / 100.0)
+}
+
+/// Until when content that cannot be had is tried for, in Unix milliseconds. The deadline of a kept task is the
+/// contract's: its rejection must be on chain before it, so the last minute (at most a tenth) is left for that.
+#[must_use]
+pub(super) fn content_until_ms(options: &Options, task: &Task) -> i64 {
+    let own = i64::try_from(options.content_deadline.as_millis()).unwrap_or(i64::MAX);
+    let own = task.seen_at_ms.saturating_add(own);
+    let deadline = task.submission.request.as_ref().ok().and_then(|request| request.deadline_at);
+    let Some(deadline_ms) = deadline.map(|at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000))
+    else {
+        return own;
+    };
+    if !task.identity.task_id.is_kept() {
+        return deadline_ms;
+    }
+    let window = deadline_ms.saturating_sub(task.seen_at_ms).max(0);
+    deadline_ms - (window / 10).min(60_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::admission::Terms;
+
+    fn options() -> Options {
+        Options {
+            concurrency: NonZeroUsize::MIN,
+            fetches: NonZeroUsize::MIN,
+            publishes: true,
+            terms: Terms { min_fee_wei: 0, free_tasks_per_hour: 1 },
+            retries: 5,
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(60),
+            content_deadline: Duration::from_secs(600),
+        }
+    }
+
+    #[test]
+    fn pauses_double_and_stay_bounded() {
+        let options = options();
+        for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (7, 60), (1000, 60)] {
+            assert_eq!(pause(&options, failures, 0), Duration::from_secs(seconds));
+            assert!(pause(&options, failures, 99) < Duration::from_secs(seconds).mul_f64(1.1));
+        }
+    }
+}

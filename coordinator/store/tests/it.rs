@@ -1,0 +1,157 @@
+//! The store on real SQLite.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+use executor_protocol::{Rejection, Status};
+use store::{Error, Filter, Store};
+use task::{Answer, BlockRef, Event, Hex, Identity, LocalId, Malformed, Submission, TaskId};
+
+fn identity(sequence: u64, payload: u8) -> Identity {
+    Identity {
+        chain_id: 31337,
+        contract: Hex([1; 20]),
+        task_id: TaskId::new(7, false, sequence),
+        payload: Hex([payload; 32]),
+    }
+}
+
+fn submission() -> Submission {
+    Submission {
+        requester: Hex([2; 20]),
+        transaction: None,
+        request: Err(Malformed {
+            code: Rejection::MalformedRequest,
+            message: "not what it should be".to_owned(),
+        }),
+    }
+}
+
+struct Fixture {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("coordinator.db")).await.unwrap();
+    Fixture { store, folder }
+}
+
+async fn insert(store: &Store, sequence: u64) -> LocalId {
+    let mut writer = store.begin().await.unwrap();
+    let inserted = writer.insert_task(&identity(sequence, 1), &submission(), 5).await.unwrap();
+    writer.commit().await.unwrap();
+    inserted.local_id
+}
+
+#[tokio::test]
+async fn the_same_identity_is_one_task_and_another_payload_is_another() {
+    let Fixture { store, .. } = &fixture().await;
+    let mut writer = store.begin().await.unwrap();
+    let first = writer.insert_task(&identity(1, 1), &submission(), 5).await.unwrap();
+    let again = writer.insert_task(&identity(1, 1), &submission(), 6).await.unwrap();
+    let other = writer.insert_task(&identity(1, 2), &submission(), 7).await.unwrap();
+    writer.commit().await.unwrap();
+    assert!(first.is_new && !again.is_new && other.is_new);
+    assert_eq!(first.local_id, again.local_id);
+    assert_ne!(first.local_id, other.local_id);
+    let filter = Filter { task_id: Some(TaskId::new(7, false, 1)), limit: 10, ..Filter::default() };
+    assert_eq!(store.tasks(&filter).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn of_two_changes_from_one_version_the_second_is_a_conflict() {
+    let Fixture { store, .. } = &fixture().await;
+    let id = insert(store, 1).await;
+    let read = store.task(id).await.unwrap().unwrap();
+    let mut writer = store.begin().await.unwrap();
+    writer.apply(read.clone(), &Event::FetchStarted, 6).await.unwrap();
+    writer.commit().await.unwrap();
+    let mut writer = store.begin().await.unwrap();
+    let second = writer.apply(read, &Event::FetchStarted, 7).await;
+    assert!(matches!(second, Err(Error::Conflict(conflicted)) if conflicted == id));
+    drop(writer);
+    assert_eq!(store.timeline(id).await.unwrap().len(), 1, "the second left nothing behind");
+}
+
+#[tokio::test]
+async fn an_event_waits_in_the_log_until_it_is_applied_in_order() {
+    let Fixture { store, .. } = &fixture().await;
+    let id = insert(store, 1).await;
+    let block = BlockRef { number: 3, hash: Hex([3; 32]) };
+    let mut writer = store.begin().await.unwrap();
+    writer.append(id, &Event::Included { block }, 6).await.unwrap();
+    writer.append(id, &Event::Dropped { block }, 7).await.unwrap();
+    writer.commit().await.unwrap();
+    let pending = store.pending_events(10).await.unwrap();
+    assert_eq!(
+        pending.iter().map(|row| row.event.name()).collect::<Vec<_>>(),
+        ["included", "dropped"]
+    );
+    let mut writer = store.begin().await.unwrap();
+    for row in &pending {
+        let before = writer.load(row.task).await.unwrap();
+        writer.apply_logged(before, row.seq, &row.event).await.unwrap();
+    }
+    writer.commit().await.unwrap();
+    assert!(store.pending_events(10).await.unwrap().is_empty());
+    assert_eq!(store.task(id).await.unwrap().unwrap().task.state.name(), "withheld");
+}
+
+#[tokio::test]
+async fn what_was_not_committed_never_happened_also_after_a_new_start() {
+    let Fixture { store, folder } = fixture().await;
+    let id = insert(&store, 1).await;
+    let mut writer = store.begin().await.unwrap();
+    writer.insert_task(&identity(2, 1), &submission(), 5).await.unwrap();
+    drop(writer);
+    let instance = store.instance().to_owned();
+    store.close().await;
+    let store = Store::open(&folder.path().join("coordinator.db")).await.unwrap();
+    assert_eq!(store.instance(), instance);
+    assert!(store.task(id).await.unwrap().is_some());
+    assert_eq!(store.counts().await.unwrap(), [("requested".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn due_tasks_come_oldest_first_and_those_that_wait_or_rest_do_not() {
+    let Fixture { store, .. } = &fixture().await;
+    let (first, second, third) =
+        (insert(store, 1).await, insert(store, 2).await, insert(store, 3).await);
+    let mut writer = store.begin().await.unwrap();
+    let waiting = writer.load(first).await.unwrap();
+    let deferred = Event::Deferred { until_ms: 100, code: "x".to_owned(), message: String::new() };
+    writer.apply(waiting, &deferred, 6).await.unwrap();
+    let ended = writer.load(second).await.unwrap();
+    let answer = Answer { status: Status::Rejected, digest: Hex([0; 32]), code: None };
+    let ended = writer.apply(ended, &Event::Finished { answer }, 6).await.unwrap();
+    writer.apply(ended, &Event::Retired { reason: String::new() }, 6).await.unwrap();
+    writer.commit().await.unwrap();
+    let states = &["requested", "fetching", "final"];
+    let due = |now_ms| store.due(states, now_ms, LocalId(0), 10);
+    let ids =
+        |rows: Vec<store::Versioned>| rows.iter().map(|row| row.task.local_id).collect::<Vec<_>>();
+    assert_eq!(ids(due(99).await.unwrap()), [third]);
+    assert_eq!(ids(due(100).await.unwrap()), [first, third]);
+    assert_eq!(store.next_due_at_ms(50).await.unwrap(), Some(100));
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    let Fixture { store, folder } = fixture().await;
+    store.close().await;
+    let path = folder.path().join("coordinator.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'from the future', 1, x'00', 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+    match Store::open(&path).await {
+        Err(error) => assert_eq!(error.code(), "database_schema"),
+        Ok(_) => panic!("a newer schema was accepted"),
+    }
+}
