@@ -10,7 +10,7 @@ cargo clippy --locked --workspace --all-targets -- -D warnings
 
 say "dependencies: bans, licences, sources"
 deny=$(scripts/tools.sh path cargo-deny)
-"$deny" --log-level error check --config .cargo/deny.toml bans licenses sources
+"$deny" --log-level error --config .cargo/deny.toml check bans licenses sources
 
 say "edges between crates"
 # tree PACKAGE: the names of all crates it is built from.
