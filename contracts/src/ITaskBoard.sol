@@ -16,7 +16,8 @@ pragma solidity ^0.8.28;
 /// | bits     | field            | meaning                                                          |
 /// | -------- | ---------------- | ---------------------------------------------------------------- |
 /// | 248..255 | version          | format version, 1                                                |
-/// | 240..247 | kind             | 1 wasm, 2 container, 3 session                                   |
+/// | 240..247 | kind             | 1 wasm, 2 container, 3 session; others are accepted and rejected  |
+/// |          |                  | by coordinators; 0 is not                                        |
 /// | 224..239 | domain           | registered domain index                                          |
 /// | 216..223 | module form      | see "CID forms"                                                  |
 /// | 208..215 | input form       | see "CID forms"                                                  |
@@ -24,7 +25,7 @@ pragma solidity ^0.8.28;
 /// | 144..175 | memory           | memory limit in MiB, 0 takes the coordinator's default           |
 /// |  80..143 | fuel             | fuel limit, 0 takes the coordinator's default                    |
 /// |  40..79  | deadline         | Unix time in seconds after which the result is worthless, 0 none |
-/// |   8..39  | callback gas     | gas of the call to the requester, 0 none                         |
+/// |   8..39  | callback gas     | gas of the call to the requester, at most 1,000,000; 0 none      |
 /// |   0..7   | flags            | bit 0: the contract enforces the deadline of a free task too (that |
 /// |          |                  | of a task with a fee always is); the others are 0                |
 ///
@@ -217,7 +218,9 @@ interface ITaskBoard {
 
     // ------------------------------------------------------------------ coordinators
 
-    /// @notice Publishes a result as the SHA-256 of its document.
+    /// @notice Publishes a result as the SHA-256 of its document. Of a free task nothing is stored but that its sequence
+    /// was given out: a result for an id that no `Submitted` event names (a wrong domain or kept bit) means nothing.
+    /// @param engine the engine that computed it; 0 when nothing ran
     /// @param anchorNumber a recent block (at most 256 back, not the current one) at or after the task's own
     /// @param anchorHash that block's hash; with another hash on this chain the call reverts
     function publish(uint64 id, uint8 status, uint16 engine, bytes32 digest, uint64 anchorNumber, bytes32 anchorHash)
@@ -241,10 +244,15 @@ interface ITaskBoard {
 
     // ------------------------------------------------------------------ owner
 
+    /// @notice Registers the next domain; 0 is registered from the start. Names have 1 to 64 bytes.
     function registerDomain(string calldata name) external returns (uint16 domain);
+    /// @notice Gives or takes the right to answer a domain's tasks.
     function setCoordinator(uint16 domain, address coordinator, bool allowed) external;
+    /// @notice Names the next engine, from 1. The event says what an id means; publications are not checked against it.
     function registerEngine(string calldata name) external returns (uint16 engine);
+    /// @notice Stops or allows submissions; everything else goes on.
     function setPaused(bool paused) external;
+    /// @notice Offers ownership to `to`, who becomes owner by `acceptOwnership`.
     function transferOwnership(address to) external;
     function acceptOwnership() external;
 

@@ -12,20 +12,20 @@ contract TaskBoard is ITaskBoard {
 
     /// @notice Seconds that a coordinator still has after the requester cancelled a kept task.
     uint40 public constant CANCEL_NOTICE = 600;
-    /// @notice The longest `extra`, in bytes.
-    uint256 public constant MAX_EXTRA = 1024;
-    /// @notice The longest result document that is published as such, in bytes.
-    uint256 public constant MAX_DOCUMENT = 256;
+    /// @dev The longest `extra`, in bytes.
+    uint256 private constant MAX_EXTRA = 1024;
+    /// @dev The longest result document that is published as such, in bytes.
+    uint256 private constant MAX_DOCUMENT = 256;
     /// @notice The most gas a callback may ask for: a publication must stay well inside a block.
     uint256 public constant MAX_CALLBACK_GAS = 1_000_000;
-    /// @notice The longest name of a domain or an engine, in bytes.
-    uint256 public constant MAX_NAME = 64;
-    /// @notice Gas that must remain beside a callback's own for the item's effects to complete.
-    uint256 public constant CALLBACK_RESERVE = 90_000;
+    /// @dev The longest name of a domain or an engine, in bytes.
+    uint256 private constant MAX_NAME = 64;
+    /// @dev Gas that must remain beside a callback's own for the item's effects to complete.
+    uint256 private constant CALLBACK_RESERVE = 90_000;
 
     uint256 private constant VERSION = 1;
     uint256 private constant KEPT = 1 << 47;
-    uint256 private constant SEQUENCE_MASK = KEPT - 1;
+    uint256 private constant SEQUENCE_MASK = 0x7fffffffffff;
     uint256 private constant ENFORCE_DEADLINE = 1;
     uint256 private constant RECORD = 41;
     uint256 private constant NO_WORD = type(uint256).max;
@@ -211,71 +211,79 @@ contract TaskBoard is ITaskBoard {
 
     /// @inheritdoc ITaskBoard
     /// @dev The closed bits of neighbouring ids are gathered in `bits` and written once. They are written before
-    /// anything outside is called, and read anew afterwards: a callback may publish too.
+    /// anything outside is called, and read anew afterwards: a callback may publish too. `word` is only ever one of
+    /// free tasks of a domain that the sender answers for.
     function publishDigests(bytes calldata packed, uint64 anchorNumber, bytes32 anchorHash) external {
         _requireAnchor(anchorNumber, anchorHash);
         if (packed.length < 2 + RECORD || (packed.length - 2) % RECORD != 0) revert MalformedBatch(packed.length);
         uint256 head = _head;
         uint256 word = NO_WORD; // no id has it: ids end at 64 bits
         uint256 bits;
-        uint256 domain = NO_WORD; // the last domain for which the sender was found to have the right
         uint256 cursor;
         uint256 end;
-        uint256 engine;
         uint256 log; // 96 bytes of memory with the data of the `Published` event
         assembly ("memory-safe") {
-            engine := shr(240, calldataload(packed.offset))
             cursor := add(packed.offset, 2)
             end := add(packed.offset, packed.length)
             log := mload(0x40)
             mstore(0x40, add(log, 96))
-            mstore(add(log, 32), engine)
+            mstore(add(log, 32), shr(240, calldataload(packed.offset)))
         }
         for (; cursor < end;) {
             uint256 id;
             uint256 status;
             bytes32 digest;
+            bool usual;
             assembly ("memory-safe") {
                 let first := calldataload(cursor)
                 id := shr(192, first)
                 status := byte(8, first)
                 digest := calldataload(add(cursor, 9))
                 cursor := add(cursor, RECORD)
+                // In the word at hand and open, with a status and a sequence that exist.
+                usual := and(
+                    and(eq(shr(8, id), word), lt(sub(status, 1), 4)),
+                    and(
+                        lt(sub(and(id, SEQUENCE_MASK), 1), and(head, SEQUENCE_MASK)),
+                        iszero(and(shr(and(id, 255), bits), 1))
+                    )
+                )
             }
-            if (id & KEPT != 0) {
-                if (word != NO_WORD) _closed[word] = bits;
-                _publishKept(head, uint64(id), uint8(status), uint16(engine), digest);
-                head = _head;
-                word = NO_WORD;
-                domain = NO_WORD;
-                continue;
-            }
-            if (id >> 8 != word) {
-                if (word != NO_WORD) _closed[word] = bits;
-                word = id >> 8;
-                bits = _closed[word];
-            }
-            SkipReason reason;
-            if (!_isStatus(status)) {
-                reason = SkipReason.InvalidStatus;
-            } else if (!_exists(head, id)) {
-                reason = SkipReason.UnknownTask;
-            } else if (id >> 48 != domain && !_isCoordinator(head, uint16(id >> 48), msg.sender)) {
-                reason = SkipReason.NotCoordinator;
-            } else if ((bits >> (id & 255)) & 1 != 0) {
-                reason = SkipReason.AlreadyClosed;
-            } else {
-                domain = id >> 48;
-                bits |= 1 << (id & 255);
-                bytes32 topic = Published.selector;
-                assembly ("memory-safe") {
-                    mstore(log, status)
-                    mstore(add(log, 64), digest)
-                    log3(log, 96, topic, id, caller())
+            if (!usual) {
+                if (id & KEPT != 0) {
+                    if (word != NO_WORD) _closed[word] = bits;
+                    word = NO_WORD;
+                    _publishKept(head, uint64(id), uint8(status), uint16(bytes2(packed)), digest);
+                    head = _head;
+                    continue;
                 }
-                continue;
+                SkipReason reason;
+                if (!_isStatus(status)) {
+                    reason = SkipReason.InvalidStatus;
+                } else if (!_exists(head, id)) {
+                    reason = SkipReason.UnknownTask;
+                } else if (id >> 8 == word) {
+                    reason = SkipReason.AlreadyClosed;
+                } else if (!_isCoordinator(head, uint16(id >> 48), msg.sender)) {
+                    reason = SkipReason.NotCoordinator;
+                } else {
+                    if (word != NO_WORD) _closed[word] = bits;
+                    word = id >> 8;
+                    bits = _closed[word];
+                    if ((bits >> (id & 255)) & 1 != 0) reason = SkipReason.AlreadyClosed;
+                }
+                if (reason != SkipReason.None) {
+                    emit Skipped(uint64(id), reason);
+                    continue;
+                }
             }
-            emit Skipped(uint64(id), reason);
+            bits |= 1 << (id & 255);
+            bytes32 topic = Published.selector;
+            assembly ("memory-safe") {
+                mstore(log, status)
+                mstore(add(log, 64), digest)
+                log3(log, 96, topic, id, caller())
+            }
         }
         if (word != NO_WORD) _closed[word] = bits;
     }

@@ -26,6 +26,7 @@ interface Vm {
     function setBlockhash(uint256 number, bytes32 hash) external;
     function assume(bool condition) external pure;
     function expectRevert(bytes calldata data) external;
+    function expectEmit() external;
     function expectEmit(address emitter) external;
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
