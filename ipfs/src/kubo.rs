@@ -1,0 +1,151 @@
+//! Adding through the RPC of a Kubo node. What Kubo names the content must be what we name it.
+
+use std::future::Future;
+use std::path::Path;
+
+use reqwest::multipart::{Form, Part};
+use reqwest::{Body, Client, Url};
+use serde::Deserialize;
+use tokio::fs::File;
+use tokio_util::io::ReaderStream;
+
+use crate::budget::Timeouts;
+use crate::cid::{Cid, CidVersion};
+use crate::error::Error;
+use crate::gateway::{below, checked_root, no_answer};
+
+/// Answers of the RPC are some lines of JSON.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// An RPC root such as `http://127.0.0.1:18501`.
+pub(crate) struct Kubo {
+    root: Url,
+    client: Client,
+    timeouts: Timeouts,
+}
+
+/// One line of the answer to `add` or `block/put`.
+#[derive(Deserialize)]
+struct Added {
+    #[serde(rename = "Hash", alias = "Key")]
+    cid: Option<String>,
+}
+
+impl Kubo {
+    pub(crate) fn new(root: &Url, client: Client, timeouts: Timeouts) -> Result<Self, Error> {
+        Ok(Self { root: checked_root(root)?, client, timeouts })
+    }
+
+    /// Uploads a file that has this CID.
+    pub(crate) async fn add_file(
+        &self,
+        path: &Path,
+        cid: &Cid,
+        version: CidVersion,
+    ) -> Result<(), Error> {
+        let reading = || Error::io("reading", path);
+        let file = File::open(path).await.map_err(reading())?;
+        let size_bytes = file.metadata().await.map_err(reading())?.len();
+        let body = Body::wrap_stream(ReaderStream::new(file));
+        self.add(Part::stream_with_length(body, size_bytes), cid, version).await
+    }
+
+    /// Uploads content that has this CID.
+    pub(crate) async fn add_bytes(
+        &self,
+        content: &[u8],
+        cid: &Cid,
+        version: CidVersion,
+    ) -> Result<(), Error> {
+        self.add(Part::bytes(content.to_vec()), cid, version).await
+    }
+
+    async fn add(&self, part: Part, cid: &Cid, version: CidVersion) -> Result<(), Error> {
+        // All that decides the CID is said: a node's own defaults can differ.
+        let (number, raw_leaves) = match version {
+            CidVersion::V0 => ("0", "false"),
+            CidVersion::V1 => ("1", "true"),
+        };
+        let query = [
+            ("cid-version", number),
+            ("raw-leaves", raw_leaves),
+            ("hash", "sha2-256"),
+            ("chunker", "size-262144"),
+            ("progress", "false"),
+            ("pin", "true"),
+        ];
+        self.post("add", &query, part, cid).await
+    }
+
+    /// Stores one raw block that has this CID.
+    pub(crate) async fn put_raw(&self, block: &[u8], cid: &Cid) -> Result<(), Error> {
+        let query = [("cid-codec", "raw"), ("mhtype", "sha2-256"), ("pin", "true")];
+        self.post("block/put", &query, Part::bytes(block.to_vec()), cid).await
+    }
+
+    async fn post(
+        &self,
+        call: &'static str,
+        query: &[(&str, &str)],
+        part: Part,
+        cid: &Cid,
+    ) -> Result<(), Error> {
+        let mut url = below(&self.root, &["api", "v0"]);
+        url = below(&url, &call.split('/').collect::<Vec<_>>());
+        let form = Form::new().part("file", part.file_name("content"));
+        let request = self.client.post(url).query(query).multipart(form);
+        let answer = self
+            .within_total(cid, async {
+                let mut response = request.send().await.map_err(|source| {
+                    no_answer(self.root.to_string(), self.timeouts.connect, source)
+                })?;
+                let mut answer = Vec::new();
+                while let Some(piece) = response
+                    .chunk()
+                    .await
+                    .map_err(|error| self.failed(call, error.without_url().to_string()))?
+                {
+                    if answer.len() + piece.len() > MAX_ANSWER_BYTES {
+                        return Err(self.failed(call, "the answer has no end".to_owned()));
+                    }
+                    answer.extend_from_slice(&piece);
+                }
+                let answer = String::from_utf8_lossy(&answer).into_owned();
+                if !response.status().is_success() {
+                    let excerpt: String = answer.trim().chars().take(200).collect();
+                    return Err(self
+                        .failed(call, format!("HTTP {}: {excerpt}", response.status().as_u16())));
+                }
+                Ok(answer)
+            })
+            .await?;
+        let named = answer
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Added>(line).ok()?.cid)
+            .next_back()
+            .ok_or_else(|| self.failed(call, "the answer names no CID".to_owned()))?;
+        match Cid::parse(&named) {
+            Ok(theirs) if theirs == *cid => Ok(()),
+            _ => Err(Error::CidDiffers {
+                place: self.root.to_string(),
+                ours: cid.clone(),
+                theirs: named.chars().take(120).collect(),
+            }),
+        }
+    }
+
+    async fn within_total<T>(
+        &self,
+        cid: &Cid,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let limit = self.timeouts.total;
+        tokio::time::timeout(limit, call)
+            .await
+            .unwrap_or_else(|_| Err(Error::TotalTimeout { cid: cid.clone(), limit }))
+    }
+
+    fn failed(&self, operation: &'static str, message: String) -> Error {
+        Error::Rpc { operation, place: self.root.to_string(), message }
+    }
+}

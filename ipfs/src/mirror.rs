@@ -1,0 +1,324 @@
+//! A local folder as a content store: plain files are found by the CIDs `ipfs add` would give them, and `blocks/`
+//! holds what was added here, each file under its CID. Symbolic links are never followed. A folder that is missing
+//! is an empty one.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::budget::Budget;
+use crate::cid::{Cid, CidVersion, Codec};
+use crate::draft::{Draft, sweep};
+use crate::error::{Error, blocking};
+use crate::import::{CHUNK_BYTES, Piece, cid_of_file, import, wrap};
+
+/// The subfolder of what was added.
+const ADDED: &str = "blocks";
+/// Larger files are neither looked at nor added.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Plain files beyond this many are not looked at.
+const MAX_FILES: usize = 10_000;
+/// Folders below this depth are not looked at.
+const MAX_DEPTH: usize = 8;
+/// Added files of several blocks whose inner blocks are remembered at once.
+const MAX_ADDED_INDEXED: usize = 64;
+
+/// The folder and what is known of it.
+#[derive(Clone)]
+pub(crate) struct Mirror {
+    root: Arc<PathBuf>,
+    /// Whether plain files count, or only what was added.
+    plain_files: bool,
+    index: Arc<Mutex<Index>>,
+}
+
+#[derive(Default)]
+struct Index {
+    files: HashMap<Arc<Path>, Indexed>,
+    /// By version 1 of the CID.
+    blocks: HashMap<Cid, (Arc<Path>, Piece)>,
+    /// Which of the files are added ones, oldest first.
+    added: VecDeque<Arc<Path>>,
+}
+
+struct Indexed {
+    stamp: Stamp,
+    pieces: Vec<(Cid, Piece)>,
+}
+
+/// A file that has the same stamp is taken for unchanged; its bytes are verified all the same when they are used.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+    inode: u64,
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            size_bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+impl Mirror {
+    /// Opens the folder and sweeps what a killed process left in it.
+    pub(crate) fn open(root: &Path, plain_files: bool) -> Result<Self, Error> {
+        let added = root.join(ADDED);
+        if added.is_dir() {
+            sweep(&added)?;
+        }
+        Ok(Self { root: Arc::new(root.to_owned()), plain_files, index: Arc::default() })
+    }
+
+    /// One block, checked against its CID.
+    pub(crate) async fn block(&self, cid: &Cid, max_bytes: u64) -> Result<Bytes, Error> {
+        let (mirror, cid) = (self.clone(), cid.clone());
+        blocking("reading", &self.root, move || mirror.find(&cid, max_bytes)).await
+    }
+
+    /// Adds a file and answers its CID. What is there already is not copied.
+    pub(crate) async fn add_file(&self, file: &Path, version: CidVersion) -> Result<Cid, Error> {
+        let (mirror, file) = (self.clone(), file.to_owned());
+        blocking("adding", &file.clone(), move || {
+            let metadata = fs::metadata(&file).map_err(Error::io("reading", &file))?;
+            let cid = cid_of_file(&file, version)?;
+            if metadata.len() > MAX_FILE_BYTES {
+                return Err(Error::TooLarge { cid, limit_bytes: MAX_FILE_BYTES });
+            }
+            let source = File::open(&file).map_err(Error::io("reading", &file))?;
+            mirror.store(&cid, source, &file)
+        })
+        .await
+    }
+
+    /// Keeps content under the CID that it was found to have.
+    pub(crate) async fn add_bytes(&self, cid: Cid, content: Vec<u8>) -> Result<Cid, Error> {
+        let mirror = self.clone();
+        let place = Arc::clone(&self.root);
+        blocking("adding", &place.clone(), move || mirror.store(&cid, content.as_slice(), &place))
+            .await
+    }
+
+    fn store(&self, cid: &Cid, mut source: impl Read, from: &Path) -> Result<Cid, Error> {
+        if self.find(cid, Budget::default().block_bytes).is_ok() {
+            return Ok(cid.clone());
+        }
+        let folder = self.root.join(ADDED);
+        fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
+        let mut draft = Draft::create(&folder)?;
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        loop {
+            chunk.clear();
+            let mut next = source.by_ref().take(CHUNK_BYTES as u64);
+            next.read_to_end(&mut chunk).map_err(Error::io("reading", from))?;
+            if chunk.is_empty() {
+                break;
+            }
+            draft.write(&chunk)?;
+        }
+        // The copy is what must have the CID: the source can have changed since it was read first.
+        let copied = match cid.codec() {
+            Codec::Raw if cid.sha256() == Some(&draft.sha256()) => cid.clone(),
+            _ => cid_of_file(draft.path(), cid.version())?,
+        };
+        if copied != *cid {
+            let changed = io::Error::other("the file changed while it was added");
+            return Err(Error::io("adding", from)(changed));
+        }
+        draft.publish(&folder.join(cid.to_string()))?;
+        Ok(copied)
+    }
+
+    fn find(&self, cid: &Cid, max_bytes: u64) -> Result<Bytes, Error> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = index.read(cid, max_bytes) {
+            return Ok(block);
+        }
+        for name in [Some(cid.clone()), cid.other_version()].into_iter().flatten() {
+            let path = self.root.join(ADDED).join(name.to_string());
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+                return self.find_added(&mut index, &name, &path, max_bytes);
+            }
+        }
+        if self.plain_files {
+            index.scan(&self.root);
+            if let Some(block) = index.read(cid, max_bytes) {
+                return Ok(block);
+            }
+        }
+        Err(Error::NotFound { cid: cid.clone(), place: self.root.display().to_string() })
+    }
+
+    /// A file in `blocks/` under this name is the block itself, or a file whose root the block is.
+    fn find_added(
+        &self,
+        index: &mut MutexGuard<'_, Index>,
+        cid: &Cid,
+        path: &Path,
+        max_bytes: u64,
+    ) -> Result<Bytes, Error> {
+        let reading = || Error::io("reading", path);
+        let mut file = File::open(path).map_err(reading())?;
+        let metadata = file.metadata().map_err(reading())?;
+        let place = || path.display().to_string();
+        let mut whole = None;
+        if metadata.len() <= max_bytes {
+            let mut content = Vec::new();
+            let mut bounded = file.by_ref().take(max_bytes);
+            bounded.read_to_end(&mut content).map_err(reading())?;
+            if cid.verify(&content) {
+                return Ok(content.into());
+            }
+            whole = Some(content);
+        } else if cid.codec() == Codec::Raw {
+            return Err(Error::BlockTooLarge {
+                cid: cid.clone(),
+                place: place(),
+                limit_bytes: max_bytes,
+            });
+        }
+        let mismatch = || Error::DigestMismatch { cid: cid.clone(), place: place() };
+        if cid.codec() == Codec::Raw {
+            return Err(mismatch());
+        }
+        if let Some(content) = whole.filter(|content| content.len() <= CHUNK_BYTES) {
+            let block = wrap(&content);
+            return if cid.verify(&block) { Ok(block.into()) } else { Err(mismatch()) };
+        }
+        let pieces = index_file(path, &[cid.version()]).map_err(reading())?;
+        index.add(path, Stamp::from(&metadata), pieces);
+        index.read(cid, max_bytes).ok_or_else(mismatch)
+    }
+}
+
+impl Index {
+    /// A block by what is known, if the bytes are still what they were.
+    fn read(&mut self, cid: &Cid, max_bytes: u64) -> Option<Bytes> {
+        let (path, piece) = self.blocks.get(&cid.as_v1())?;
+        let block = match piece {
+            Piece::Node(block) => Some(block.clone()),
+            Piece::Leaf { offset, size_bytes } => {
+                read_leaf(path, *offset, *size_bytes, cid.codec())
+            }
+        };
+        match block {
+            Some(block) if cid.verify(&block) => {
+                Some(block).filter(|block| block.len() as u64 <= max_bytes)
+            }
+            _ => {
+                // Changed or gone: forget the file, so that it is read anew.
+                let path = Arc::clone(path);
+                self.files.remove(&path);
+                self.added.retain(|added| *added != path);
+                self.rebuild();
+                None
+            }
+        }
+    }
+
+    fn add(&mut self, path: &Path, stamp: Stamp, pieces: Vec<(Cid, Piece)>) {
+        let path: Arc<Path> = path.into();
+        self.added.retain(|added| *added != path);
+        self.added.push_back(Arc::clone(&path));
+        self.files.insert(path, Indexed { stamp, pieces });
+        while self.added.len() > MAX_ADDED_INDEXED
+            && let Some(oldest) = self.added.pop_front()
+        {
+            self.files.remove(&oldest);
+        }
+        self.rebuild();
+    }
+
+    /// Brings the plain files up to date; only new and changed ones are read.
+    fn scan(&mut self, root: &Path) {
+        let mut found = Vec::new();
+        collect(root, root, 0, &mut found);
+        let mut known = std::mem::take(&mut self.files);
+        for path in &self.added {
+            if let Some(indexed) = known.remove(path) {
+                self.files.insert(Arc::clone(path), indexed);
+            }
+        }
+        for (path, stamp) in found {
+            let path: Arc<Path> = path.into();
+            if let Some(indexed) = known.remove(&path).filter(|indexed| indexed.stamp == stamp) {
+                self.files.insert(path, indexed);
+                continue;
+            }
+            match index_file(&path, &[CidVersion::V0, CidVersion::V1]) {
+                Ok(pieces) => {
+                    self.files.insert(path, Indexed { stamp, pieces });
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a file of the mirror cannot be read")
+                }
+            }
+        }
+        self.rebuild();
+    }
+
+    fn rebuild(&mut self) {
+        self.blocks.clear();
+        for (path, indexed) in &self.files {
+            for (cid, piece) in &indexed.pieces {
+                self.blocks.insert(cid.clone(), (Arc::clone(path), piece.clone()));
+            }
+        }
+    }
+}
+
+fn index_file(path: &Path, versions: &[CidVersion]) -> io::Result<Vec<(Cid, Piece)>> {
+    let mut pieces = Vec::new();
+    for version in versions {
+        let file = File::open(path)?;
+        import(file.take(MAX_FILE_BYTES), *version, |cid, piece| {
+            pieces.push((cid.as_v1(), piece))
+        })?;
+    }
+    Ok(pieces)
+}
+
+/// The regular files of a folder and those below it that count; hidden ones and added ones do not.
+fn collect(root: &Path, folder: &Path, depth: usize, found: &mut Vec<(PathBuf, Stamp)>) {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(path = %folder.display(), %error, "a folder of the mirror cannot be read");
+            return;
+        }
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if hidden || found.len() == MAX_FILES {
+            continue;
+        }
+        if metadata.is_dir() && depth < MAX_DEPTH && path != root.join(ADDED) {
+            collect(root, &path, depth + 1, found);
+        } else if metadata.is_file() && metadata.len() <= MAX_FILE_BYTES {
+            found.push((path, Stamp::from(&metadata)));
+        }
+    }
+}
+
+fn read_leaf(path: &Path, offset: u64, size_bytes: usize, codec: Codec) -> Option<Bytes> {
+    let mut chunk = vec![0; size_bytes];
+    File::open(path).ok()?.read_exact_at(&mut chunk, offset).ok()?;
+    Some(match codec {
+        Codec::Raw => chunk.into(),
+        Codec::DagPb => wrap(&chunk).into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

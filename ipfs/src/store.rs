@@ -1,0 +1,231 @@
+//! The whole: fetch by CID through cache, mirror and gateways; add to Kubo or the mirror.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::Url;
+use tokio::sync::OnceCell;
+
+use crate::block::Blocks;
+use crate::budget::{Budget, Timeouts};
+use crate::cache::{Cache, Content};
+use crate::cid::{Cid, CidVersion};
+use crate::error::{Error, blocking};
+use crate::gateway::{Gateway, client};
+use crate::import::{cid_of_bytes, cid_of_file, raw_cid};
+use crate::kubo::Kubo;
+use crate::mirror::Mirror;
+use crate::walk;
+
+/// Most bytes of one raw block that [`Store::put_raw`] takes: 1 MiB, which every node exchanges.
+pub const MAX_RAW_BYTES: usize = 1 << 20;
+
+/// Where content comes from, goes to and is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Gateway roots such as `http://127.0.0.1:18480/ipfs`, asked in this order for each block.
+    pub gateways: Vec<Url>,
+    /// A folder whose files are the content when there is no gateway, and that takes what is added when there is no
+    /// RPC. With gateways, only what was added to it is read from it.
+    pub mirror: Option<PathBuf>,
+    /// Kubo's RPC root such as `http://127.0.0.1:18501`; what is added goes there.
+    pub api: Option<Url>,
+    /// The cache's folder, made if it is missing; processes may share one.
+    pub cache: PathBuf,
+    /// Bytes above which the cache removes what was not used for longest. Default 1 GiB.
+    pub cache_bytes: u64,
+    /// How long the network may take.
+    pub timeouts: Timeouts,
+    /// Blocks of one fetch that are asked for ahead of their turn. Default 8; 0 is one after another.
+    pub prefetch: usize,
+}
+
+impl Options {
+    /// The defaults with a cache in this folder and no sources yet.
+    pub fn new(cache: impl Into<PathBuf>) -> Self {
+        Self {
+            gateways: Vec::new(),
+            mirror: None,
+            api: None,
+            cache: cache.into(),
+            cache_bytes: 1 << 30,
+            timeouts: Timeouts::default(),
+            prefetch: 8,
+        }
+    }
+}
+
+type Flight = Arc<OnceCell<Result<Content, Error>>>;
+
+/// A content store. Clones are the same store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    blocks: Arc<Blocks>,
+    cache: Arc<Cache>,
+    kubo: Option<Kubo>,
+    options: Options,
+    /// Fetches under way, so that each content is fetched once however many ask for it.
+    flights: Mutex<HashMap<(Cid, Budget), Flight>>,
+}
+
+impl Store {
+    /// Opens the cache and mirror; nothing is asked of the network.
+    ///
+    /// # Errors
+    /// `invalid_url`, `io`.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let client = client(&options.timeouts)?;
+        let gateways = options
+            .gateways
+            .iter()
+            .map(|root| Gateway::new(root, client.clone(), options.timeouts))
+            .collect::<Result<Vec<_>, _>>()?;
+        let kubo = options
+            .api
+            .as_ref()
+            .map(|root| Kubo::new(root, client, options.timeouts))
+            .transpose()?;
+        let folder = options.cache.clone();
+        blocking("opening", &folder, move || {
+            let mirror = options
+                .mirror
+                .as_deref()
+                .map(|root| Mirror::open(root, gateways.is_empty()))
+                .transpose()?;
+            let cache = Cache::open(&options.cache, options.cache_bytes)?;
+            Ok(Self(Arc::new(Inner {
+                blocks: Arc::new(Blocks { mirror, gateways }),
+                cache: Arc::new(cache),
+                kubo,
+                options,
+                flights: Mutex::default(),
+            })))
+        })
+        .await
+    }
+
+    /// The verified content of a file by its CID, from the cache if it is there. Content in the cache was within the
+    /// budget of blocks, nodes and depth under which it came; its size is held against this one's.
+    ///
+    /// # Errors
+    /// Any but `invalid_cid`, `cid_differs` and `rpc_failed`; [`Error::retry`] tells what may pass.
+    pub async fn fetch(&self, cid: &Cid, budget: &Budget) -> Result<Content, Error> {
+        let key = (cid.as_v1(), *budget);
+        let flight = {
+            let mut flights = self.flights();
+            Arc::clone(flights.entry(key.clone()).or_default())
+        };
+        // When the one that fetches is dropped, the next one waiting takes over.
+        let result = flight.get_or_init(|| self.load(cid, budget)).await.clone();
+        let mut flights = self.flights();
+        if flights.get(&key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
+            flights.remove(&key);
+        }
+        result
+    }
+
+    fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<(Cid, Budget), Flight>> {
+        self.0.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn load(&self, cid: &Cid, budget: &Budget) -> Result<Content, Error> {
+        if let Some(content) = self.cached(cid).await? {
+            if content.size_bytes() > budget.expanded_bytes {
+                return Err(Error::TooLarge {
+                    cid: cid.clone(),
+                    limit_bytes: budget.expanded_bytes,
+                });
+            }
+            return Ok(content);
+        }
+        let inner = &self.0;
+        let folder = &inner.options.cache;
+        let cache = Arc::clone(&inner.cache);
+        let draft = blocking("creating a draft", folder, move || cache.draft()).await?;
+        let limit = inner.options.timeouts.total;
+        let walk = walk::expand(&inner.blocks, cid, budget, inner.options.prefetch, draft);
+        let draft = tokio::time::timeout(limit, walk)
+            .await
+            .unwrap_or_else(|_| Err(Error::TotalTimeout { cid: cid.clone(), limit }))?;
+        let (cache, owned) = (Arc::clone(&inner.cache), cid.clone());
+        blocking("saving", folder, move || cache.insert(&owned, draft)).await
+    }
+
+    async fn cached(&self, cid: &Cid) -> Result<Option<Content>, Error> {
+        let (cache, cid) = (Arc::clone(&self.0.cache), cid.clone());
+        blocking("reading", &self.0.options.cache, move || cache.lookup(&cid)).await
+    }
+
+    /// Whether the content, or at least its root, is here: in the cache or the mirror. Asks no gateway.
+    pub async fn has(&self, cid: &Cid) -> bool {
+        if cid.inline().is_some() || self.cached(cid).await.is_ok_and(|found| found.is_some()) {
+            return true;
+        }
+        match &self.0.blocks.mirror {
+            Some(mirror) => mirror.block(cid, Budget::default().block_bytes).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Adds a file to Kubo, else to the mirror, and answers the CID that `ipfs add` gives it.
+    ///
+    /// # Errors
+    /// `io`, `no_source`, `cid_differs`, `rpc_failed`, `unreachable` and time-outs.
+    pub async fn add_file(&self, path: &Path, version: CidVersion) -> Result<Cid, Error> {
+        let Some(kubo) = &self.0.kubo else {
+            return self.mirror()?.add_file(path, version).await;
+        };
+        let owned = path.to_owned();
+        let cid = blocking("reading", path, move || cid_of_file(&owned, version)).await?;
+        kubo.add_file(path, &cid, version).await?;
+        Ok(cid)
+    }
+
+    /// Adds bytes as a file; see [`add_file`](Self::add_file).
+    ///
+    /// # Errors
+    /// As for a file.
+    pub async fn add_bytes(&self, content: &[u8], version: CidVersion) -> Result<Cid, Error> {
+        let owned = content.to_vec();
+        let naming = blocking("naming", &self.0.options.cache, move || {
+            Ok((cid_of_bytes(&owned, version), owned))
+        });
+        let (cid, owned) = naming.await?;
+        match &self.0.kubo {
+            Some(kubo) => {
+                kubo.add_bytes(&owned, &cid, version).await?;
+                Ok(cid)
+            }
+            None => self.mirror()?.add_bytes(cid, owned).await,
+        }
+    }
+
+    /// Stores at most [`MAX_RAW_BYTES`] as one raw block, pinned, and answers its CID: the SHA-256 is the address.
+    ///
+    /// # Errors
+    /// `too_large`, and as for a file.
+    pub async fn put_raw(&self, block: &[u8]) -> Result<Cid, Error> {
+        let cid = raw_cid(block);
+        if block.len() > MAX_RAW_BYTES {
+            return Err(Error::TooLarge { cid, limit_bytes: MAX_RAW_BYTES as u64 });
+        }
+        match &self.0.kubo {
+            Some(kubo) => {
+                kubo.put_raw(block, &cid).await?;
+                Ok(cid)
+            }
+            None => self.mirror()?.add_bytes(cid, block.to_vec()).await,
+        }
+    }
+
+    fn mirror(&self) -> Result<&Mirror, Error> {
+        self.0
+            .blocks
+            .mirror
+            .as_ref()
+            .ok_or(Error::NoSource { missing: "there is neither an RPC nor a mirror to add to" })
+    }
+}
