@@ -86,29 +86,46 @@ fn write_one(value: &Val, unsigned: bool) -> Option<String> {
         Val::I64(n) => n.to_string(),
         Val::F32(bits) => {
             let n = f32::from_bits(bits);
-            float(n.is_nan(), n.is_infinite(), n.is_sign_negative(), serde_json::to_string(&n))?
+            float(n.into(), &format!("{n:e}"))
         }
         Val::F64(bits) => {
             let n = f64::from_bits(bits);
-            float(n.is_nan(), n.is_infinite(), n.is_sign_negative(), serde_json::to_string(&n))?
+            float(n, &format!("{n:e}"))
         }
         Val::V128(bits) => format!("\"{:#034x}\"", bits.as_u128()),
         _ => return None,
     })
 }
 
-/// The shortest form of a finite float, or the name of another one.
-fn float(
-    nan: bool,
-    infinite: bool,
-    negative: bool,
-    text: serde_json::Result<String>,
-) -> Option<String> {
-    match (nan, infinite, negative) {
-        (true, _, _) => Some("\"NaN\"".to_owned()),
-        (_, true, false) => Some("\"Infinity\"".to_owned()),
-        (_, true, true) => Some("\"-Infinity\"".to_owned()),
-        _ => text.ok(),
+/// The form of a float. `scientific` has the fewest digits that read back to the same value of its type, as in
+/// `-1.25e-3`; the layout is ours, so that it never changes: plain from 1e-7 to below 1e21, else digits and exponent,
+/// without `+`, without needless zeros or points.
+fn float(n: f64, scientific: &str) -> String {
+    if n.is_nan() {
+        return "\"NaN\"".to_owned();
+    }
+    if n.is_infinite() {
+        return if n > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" }.to_owned();
+    }
+    let (sign, unsigned) = match scientific.strip_prefix('-') {
+        Some(unsigned) => ("-", unsigned),
+        None => ("", scientific),
+    };
+    let (mantissa, exponent) = unsigned.split_once('e').unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    match exponent.parse::<i32>() {
+        Ok(places @ 0..21) => {
+            let places = usize::try_from(places).unwrap_or_default();
+            match fraction.split_at_checked(places) {
+                None | Some((_, "")) => format!("{sign}{whole}{fraction:0<places$}"),
+                Some((before, after)) => format!("{sign}{whole}{before}.{after}"),
+            }
+        }
+        Ok(places @ -7..0) => {
+            let zeros = "0".repeat(usize::try_from(-places - 1).unwrap_or_default());
+            format!("{sign}0.{zeros}{whole}{fraction}")
+        }
+        _ => scientific.to_owned(),
     }
 }
 
@@ -137,6 +154,37 @@ mod tests {
             prop_assert_eq!(d_bits, d.to_bits());
             prop_assert_eq!(round_trip(&Val::V128(e.into()), &ValType::V128).unwrap().v128().unwrap().as_u128(), e);
         }
+    }
+
+    #[test]
+    fn floats_have_one_short_form() {
+        for (n, wanted) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-100.0, "-100"),
+            (1.5, "1.5"),
+            (123.456, "123.456"),
+            (0.001, "0.001"),
+            (1.25e-7, "0.000000125"),
+            (1e-8, "1e-8"),
+            (1.5e-8, "1.5e-8"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e21"),
+            (-1.234e21, "-1.234e21"),
+            (f64::MAX, "1.7976931348623157e308"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+        ] {
+            assert_eq!(write_one(&Val::F64(f64::to_bits(n)), false).as_deref(), Some(wanted));
+        }
+        assert_eq!(
+            write_one(&Val::F32(f32::MAX.to_bits()), false).as_deref(),
+            Some("3.4028235e38")
+        );
+        assert_eq!(
+            write_one(&Val::F32(16_777_216_f32.to_bits()), false).as_deref(),
+            Some("16777216")
+        );
     }
 
     #[test]

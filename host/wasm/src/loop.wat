@@ -1,0 +1,4 @@
+;; loop(): never ends by itself.
+(module
+  (func (export "loop")
+    (loop $again (br $again))))

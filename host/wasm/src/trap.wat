@@ -1,0 +1,3 @@
+;; trap(): fails at once.
+(module
+  (func (export "trap") unreachable))
