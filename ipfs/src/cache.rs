@@ -1,7 +1,8 @@
 //! Whole verified contents on disk, by CID: `content/CID/SHA256`, so that what is read can be checked by its name.
 //!
 //! Safe for several tasks and processes: files appear complete by rename; a reader holds a shared lock on its file,
-//! and only what nobody holds is evicted. Use is remembered as the file's modification time.
+//! and only what nobody holds is evicted; whoever adds or removes names holds the cache's own lock, readers need it
+//! not. The kernel takes every lock from a process that ends. Use is remembered as the file's modification time.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -71,9 +72,17 @@ impl Content {
 pub(crate) struct Cache {
     contents: PathBuf,
     drafts: PathBuf,
+    lock: PathBuf,
     limit_bytes: u64,
     /// What this process believes is stored: it counts again when this passes the limit.
     used_bytes: AtomicU64,
+}
+
+/// What a stored file turned out to be.
+enum Checked {
+    Whole(Content),
+    Corrupt(File),
+    Gone,
 }
 
 /// A stored file, as eviction sees it.
@@ -88,6 +97,7 @@ impl Cache {
         let cache = Self {
             contents: folder.join("content"),
             drafts: folder.join("draft"),
+            lock: folder.join("lock"),
             limit_bytes,
             used_bytes: AtomicU64::new(0),
         };
@@ -95,7 +105,9 @@ impl Cache {
             fs::create_dir_all(path).map_err(Error::io("creating", path))?;
         }
         sweep(&cache.drafts)?;
+        let names = cache.lock_names()?;
         cache.evict()?;
+        drop(names);
         Ok(cache)
     }
 
@@ -106,42 +118,30 @@ impl Cache {
     /// Content that is there and, read to its end, is what it was.
     pub(crate) fn lookup(&self, cid: &Cid) -> Result<Option<Content>, Error> {
         for path in list(&self.folder(cid))? {
-            if let Some(content) = self.check(path)? {
-                return Ok(Some(content));
+            match check(&path)? {
+                Checked::Whole(content) => return Ok(Some(content)),
+                Checked::Gone => {}
+                Checked::Corrupt(file) => {
+                    tracing::warn!(path = %path.display(), "a cached file is not what it was and is removed");
+                    let _names = self.lock_names()?;
+                    if is_at(&file, &path) {
+                        remove(&path)?;
+                    }
+                }
             }
         }
         Ok(None)
     }
 
-    fn check(&self, path: PathBuf) -> Result<Option<Content>, Error> {
-        let reading = || Error::io("reading", &path);
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(reading()(error)),
-        };
-        file.lock_shared().map_err(reading())?;
-        if !is_at(&file, &path) {
-            return Ok(None); // evicted between opening and locking
-        }
-        let (sha256, size_bytes) = digest(&mut file).map_err(reading())?;
-        if path.file_name() != Some(hex::encode(sha256).as_ref()) {
-            tracing::warn!(path = %path.display(), "a cached file is not what it was and is removed");
-            remove(&path)?;
-            return Ok(None);
-        }
-        // Only the order of eviction depends on it.
-        let _ = file.set_modified(SystemTime::now());
-        Ok(Some(Content(Arc::new(Held { file, path, size_bytes, sha256 }))))
-    }
-
     /// Keeps a draft as the content of `cid` and makes room for it.
     pub(crate) fn insert(&self, cid: &Cid, draft: Draft) -> Result<Content, Error> {
+        draft.sync()?; // what takes long is done before the lock
         let folder = self.folder(cid);
         let path = folder.join(hex::encode(draft.sha256()));
+        let _names = self.lock_names()?;
         fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
-        // Another process can have been faster; replacing its file would take it from under its readers' lock.
-        if let Some(content) = self.check(path.clone())? {
+        // Replacing a file that another process was faster to add would take it from under its readers.
+        if let Checked::Whole(content) = check(&path)? {
             return Ok(content);
         }
         let published = draft.publish(&path)?;
@@ -159,8 +159,18 @@ impl Cache {
         Ok(content)
     }
 
+    /// While the answer lives, nobody else adds or removes names.
+    fn lock_names(&self) -> Result<File, Error> {
+        let locking = || Error::io("locking", &self.lock);
+        let mut options = File::options();
+        let file =
+            options.write(true).create(true).truncate(false).open(&self.lock).map_err(locking())?;
+        file.lock().map_err(locking())?;
+        Ok(file)
+    }
+
     /// Counts what is stored and, if it is too much, removes what was not used for longest and is not held, down to
-    /// nine tenths of the limit.
+    /// nine tenths of the limit. The caller holds the lock.
     fn evict(&self) -> Result<(), Error> {
         let mut stored = Vec::new();
         for folder in list(&self.contents)? {
@@ -182,7 +192,7 @@ impl Cache {
                 if used <= self.limit_bytes / 10 * 9 {
                     break;
                 }
-                // The lock is kept until after the removal: whoever opened the file meanwhile sees that it is gone.
+                // Kept until after the removal: a reader that opened the file meanwhile waits and sees it gone.
                 if let Ok(opened) = File::open(&file.path)
                     && opened.try_lock().is_ok()
                 {
@@ -203,6 +213,28 @@ impl Cache {
             Some(_) => format!("identity-{}", hex::encode(Sha256::digest(cid.to_bytes()))),
         })
     }
+}
+
+/// Takes hold of a stored file and reads it to its end.
+fn check(path: &Path) -> Result<Checked, Error> {
+    let reading = || Error::io("reading", path);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checked::Gone),
+        Err(error) => return Err(reading()(error)),
+    };
+    file.lock_shared().map_err(reading())?;
+    if !is_at(&file, path) {
+        return Ok(Checked::Gone); // evicted between opening and locking
+    }
+    let (sha256, size_bytes) = digest(&mut file).map_err(reading())?;
+    if path.file_name() != Some(hex::encode(sha256).as_ref()) {
+        return Ok(Checked::Corrupt(file));
+    }
+    // Only the order of eviction depends on it.
+    let _ = file.set_modified(SystemTime::now());
+    let path = path.to_owned();
+    Ok(Checked::Whole(Content(Arc::new(Held { file, path, size_bytes, sha256 }))))
 }
 
 /// The paths in a folder; none if there is no such folder.

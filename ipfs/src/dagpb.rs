@@ -83,7 +83,6 @@ pub(crate) fn encode(links: &[Link], data: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::cid::{CidVersion, Codec};
     use ipld_dagpb::PbNode;

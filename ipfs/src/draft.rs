@@ -74,11 +74,18 @@ impl Draft {
         self.digest.clone().finalize().into()
     }
 
-    /// Makes the content durable and read-only and gives it its name, replacing what has it.
+    /// Makes what is written durable and read-only.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file
+            .set_permissions(Permissions::from_mode(0o444))
+            .and_then(|()| self.file.sync_all())
+            .map_err(Error::io("saving", &self.path))
+    }
+
+    /// Gives the durable content its name, replacing what has it.
     pub(crate) fn publish(mut self, name: &Path) -> Result<Published, Error> {
         let saving = || Error::io("saving", name);
-        self.file.set_permissions(Permissions::from_mode(0o444)).map_err(saving())?;
-        self.file.sync_all().map_err(saving())?;
+        self.sync()?;
         let file = self.file.try_clone().map_err(saving())?;
         fs::rename(&self.path, name).map_err(saving())?;
         self.published = true;
@@ -128,7 +135,6 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -142,7 +142,6 @@ pub fn raw_cid(bytes: &[u8]) -> Cid {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use CidVersion::{V0, V1};
 

@@ -109,7 +109,6 @@ pub(crate) fn encode_file(data: &[u8], link_bytes: &[u64]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
 

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use super::*;
 use crate::import::{cid_of_bytes, raw_cid};
 use CidVersion::{V0, V1};
