@@ -53,6 +53,7 @@ mod tests {
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(60),
             content_deadline: Duration::from_secs(600),
+            retention: Duration::from_secs(600),
         }
     }
 

@@ -6,7 +6,12 @@
 mod backoff;
 mod step;
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use store::{Store, Versioned};
 use task::{Effect, LocalId, Policy, State};
@@ -20,6 +25,9 @@ use crate::{admission::Terms, work::Work};
 
 /// How many reported events are applied in one transaction.
 const EVENTS_AT_ONCE: u32 = 256;
+/// How often old tasks are looked for, and how many are forgotten in one transaction.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+const FORGET_AT_ONCE: u32 = 500;
 /// The longest sleep: a wake that was lost delays no longer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
@@ -42,6 +50,8 @@ pub struct Options {
     pub longest_pause: Duration,
     /// How long content that cannot be had is tried for when the task has no deadline.
     pub content_deadline: Duration,
+    /// How long settled tasks are kept.
+    pub retention: Duration,
 }
 
 /// Who is woken by whom.
@@ -121,7 +131,11 @@ impl Pipeline {
     /// started again after the next start.
     pub async fn run(mut self, soft: CancellationToken) -> Result<(), Error> {
         self.sweep().await;
+        let mut forget_at = Instant::now();
         while !soft.is_cancelled() {
+            if forget_at <= Instant::now() && !self.forget_old().await? {
+                forget_at = Instant::now() + FORGET_EVERY;
+            }
             let woken = Arc::clone(&self.shared.wakes.pipeline);
             let woken = woken.notified();
             let more = self.apply_reported().await?;
@@ -134,22 +148,32 @@ impl Pipeline {
                 () = woken => {}
                 () = soft.cancelled() => {}
                 () = tokio::time::sleep(sleep) => {}
-                Some(done) = self.workers.join_next() => self.forget(done)?,
+                Some(done) = self.workers.join_next() => self.leave(done)?,
             }
             while let Some(done) = self.workers.try_join_next() {
-                self.forget(done)?;
+                self.leave(done)?;
             }
         }
         for stop in self.busy.values() {
             stop.cancel();
         }
         while let Some(done) = self.workers.join_next().await {
-            self.forget(done)?;
+            self.leave(done)?;
         }
         Ok(())
     }
 
-    fn forget(
+    /// Forgets settled tasks past their retention; answers whether there may be more.
+    async fn forget_old(&self) -> Result<bool, Error> {
+        let retention = i64::try_from(self.shared.options.retention.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = store::now_ms().saturating_sub(retention);
+        let mut writer = self.shared.store.begin().await?;
+        let forgotten = writer.forget_settled(before_ms, FORGET_AT_ONCE).await?;
+        writer.commit().await?;
+        Ok(forgotten == u64::from(FORGET_AT_ONCE))
+    }
+
+    fn leave(
         &mut self,
         done: Result<(LocalId, Result<(), store::Error>), tokio::task::JoinError>,
     ) -> Result<(), Error> {

@@ -4,13 +4,17 @@
 //! its version. Watcher and publisher append [`task::Event`] rows in the same transaction as their own cursor or
 //! outbox; the pipeline alone applies them ([`Writer::apply`]).
 
+mod chain;
 mod connect;
 mod event;
+mod outbox;
 mod result;
 mod task_row;
 
+pub use chain::{Board, ChainRow, RingBlock, Sighting, SightingKind};
 pub use connect::{Store, Writer};
 pub use event::{EventRow, TimelineEntry};
+pub use outbox::{Account, Attempt, Mined, Outgoing, OutgoingState, Pending, PendingState};
 pub use result::{Publication, ResultRow};
 pub use task_row::{Filter, Inserted, Versioned};
 

@@ -102,6 +102,33 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Forgets settled tasks that were seen before `before_ms` (Unix milliseconds), with their events, results and
+    /// publications; at most `limit`. Answers how many.
+    pub async fn forget_settled(&mut self, before_ms: i64, limit: u32) -> Result<u64, Error> {
+        let doing = Error::doing;
+        let old = "select local_id from tasks where rests = 1 and state in ('final', 'cancelled')
+                   and seen_at_ms < ?1 order by local_id limit ?2";
+        for table in ["events", "results", "publications"] {
+            let sql = format!("delete from {table} where task in ({old})");
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .bind(before_ms)
+                .bind(limit)
+                .execute(&mut *self.transaction)
+                .await
+                .map_err(doing("forgetting what belongs to old tasks"))?;
+        }
+        let sql = format!("delete from tasks where local_id in ({old})");
+        let forgotten = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(before_ms)
+            .bind(limit)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(doing("forgetting old tasks"))?;
+        Ok(forgotten.rows_affected())
+    }
+}
+
 impl Store {
     /// A task's result, once there is one.
     pub async fn result(&self, id: LocalId) -> Result<Option<ResultRow>, Error> {

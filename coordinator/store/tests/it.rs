@@ -155,3 +155,20 @@ async fn a_database_of_a_newer_version_is_refused() {
         Ok(_) => panic!("a newer schema was accepted"),
     }
 }
+
+#[tokio::test]
+async fn old_settled_tasks_are_forgotten_and_those_with_a_step_to_take_are_not() {
+    let Fixture { store, .. } = &fixture().await;
+    let (ended, open) = (insert(store, 1).await, insert(store, 2).await);
+    let mut writer = store.begin().await.unwrap();
+    let read = writer.load(ended).await.unwrap();
+    let answer = Answer { status: Status::Rejected, digest: Hex([0; 32]), code: None };
+    let read = writer.apply(read, &Event::Finished { answer }, 6).await.unwrap();
+    writer.apply(read, &Event::Retired { reason: String::new() }, 6).await.unwrap();
+    assert_eq!(writer.forget_settled(5, 10).await.unwrap(), 0, "seen at 5, not before it");
+    assert_eq!(writer.forget_settled(6, 10).await.unwrap(), 1);
+    writer.commit().await.unwrap();
+    assert!(store.task(ended).await.unwrap().is_none());
+    assert!(store.timeline(ended).await.unwrap().is_empty());
+    assert!(store.task(open).await.unwrap().is_some());
+}
