@@ -12,6 +12,22 @@ use crate::{Isolation, Limits};
 /// The largest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
+/// The most file descriptors with one message.
+pub const MAX_DESCRIPTORS: usize = 8;
+
+/// How much longer than `timeout_ms` or `compile_ms` a child may live before the launcher ends it, in milliseconds.
+/// A child ends itself earlier, and in better words.
+pub const GRACE_MS: u64 = 2_000;
+
+/// A child could not do its work for a reason that is not the guest's.
+pub const EXIT_INFRASTRUCTURE: i32 = 70;
+
+/// The compiled form that a child was given is damaged or another engine's: compile again, then run.
+pub const EXIT_STALE_ARTIFACT: i32 = 71;
+
+/// The bytes that a child was given do not have the SHA-256 that it was told.
+pub const EXIT_WRONG_DIGEST: i32 = 72;
+
 /// What a coordinator asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -39,6 +55,24 @@ pub struct Start {
     pub limits: Limits,
     /// The executor's environment for this task (`ENTRY`, `ARGS_JSON`, …); nothing else is there.
     pub environment: BTreeMap<String, String>,
+    /// The key of the tag on this module's compiled form. It is of this module only, so that no child can make a
+    /// compiled form that is taken for another module's.
+    pub key: ModuleKey,
+    /// SHA-256 of the module, in lower-case hex: checked by the child, and part of the tag on the compiled form.
+    pub module_sha256: String,
+    /// SHA-256 of the input, in lower-case hex, if there is one: checked by the child.
+    pub input_sha256: Option<String>,
+}
+
+/// 32 bytes as lower-case hex; never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModuleKey(pub String);
+
+impl std::fmt::Debug for ModuleKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ModuleKey(..)")
+    }
 }
 
 /// What a child does. Checking, compiling and running are separate processes.
@@ -56,6 +90,17 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// How many input descriptors come before those of report, stdout and stderr.
+    #[must_use]
+    pub fn inputs(self) -> usize {
+        match self {
+            Self::Check | Self::Run { has_input: false } => 1,
+            Self::Compile | Self::Run { has_input: true } => 2,
+        }
+    }
+}
+
 /// What the launcher says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "tell", rename_all = "snake_case")]
@@ -66,13 +111,24 @@ pub enum Tell {
         engine: String,
         /// The engine's exact version.
         engine_version: String,
+        /// What a compiled form depends on beside its module: engine version, processor features, configuration.
+        fingerprint: String,
         /// What would confine a child: found out by starting one that does nothing.
         isolation: Isolation,
     },
-    /// A child was started. With the message comes its pidfd.
+    /// The first and last message of a launcher that cannot work here: the least confinement cannot be put on.
+    Unable {
+        /// Why.
+        reason: String,
+    },
+    /// A child is confined and begins its step. With the message comes its pidfd.
     Started {
         /// The number given at the start.
         job: u64,
+        /// Its process id as the launcher sees it.
+        pid: i32,
+        /// What confines it.
+        isolation: Isolation,
     },
     /// A child has ended and everything of it is gone.
     Ended {
@@ -85,7 +141,7 @@ pub enum Tell {
         /// Its processor time, in microseconds.
         cpu_us: u64,
     },
-    /// A child could not be started: the infrastructure's fault, nothing was run.
+    /// A child could not be started or confined: the infrastructure's fault, nothing was run.
     Refused {
         /// The number given at the start.
         job: u64,
@@ -102,7 +158,9 @@ pub enum End {
     Exited(i32),
     /// A signal ended it.
     Killed(i32),
-    /// Its wall-clock limit and a grace of one second had passed and the launcher ended it.
+    /// It was stopped on request.
+    Stopped,
+    /// Its wall-clock limit and [`GRACE_MS`] had passed and the launcher ended it.
     TimedOut,
     /// The kernel ended it because its cgroup was out of memory.
     OutOfMemory,
