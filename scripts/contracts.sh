@@ -16,7 +16,7 @@ cd "$contracts"
 
 # The artifact on stdout: what the ABI, the code and the settings are, and nothing that differs between machines.
 artifact() {
-  "$forge" build --skip test >&2
+  "$forge" build src >&2
   node -e '
     const fs = require("fs");
     const out = JSON.parse(fs.readFileSync("out/TaskBoard.sol/TaskBoard.json"));

@@ -258,6 +258,10 @@ interface ITaskBoard {
 
     // ------------------------------------------------------------------ views
 
+    /// @notice Seconds that a coordinator still has after the requester cancelled a kept task.
+    function CANCEL_NOTICE() external view returns (uint40);
+    /// @notice The most gas a callback may ask for: a publication must stay well inside a block.
+    function MAX_CALLBACK_GAS() external view returns (uint256);
     function owner() external view returns (address);
     function pendingOwner() external view returns (address);
     function paused() external view returns (bool);

@@ -10,14 +10,14 @@ import {ITaskBoard, ITaskRequester} from "./ITaskBoard.sol";
 contract TaskBoard is ITaskBoard {
     // ------------------------------------------------------------------ constants
 
-    /// @notice Seconds that a coordinator still has after the requester cancelled a kept task.
-    uint40 public constant CANCEL_NOTICE = 600;
+    /// @inheritdoc ITaskBoard
+    uint40 public constant override CANCEL_NOTICE = 600;
     /// @dev The longest `extra`, in bytes.
     uint256 private constant MAX_EXTRA = 1024;
     /// @dev The longest result document that is published as such, in bytes.
     uint256 private constant MAX_DOCUMENT = 256;
-    /// @notice The most gas a callback may ask for: a publication must stay well inside a block.
-    uint256 public constant MAX_CALLBACK_GAS = 1_000_000;
+    /// @inheritdoc ITaskBoard
+    uint256 public constant override MAX_CALLBACK_GAS = 1_000_000;
     /// @dev The longest name of a domain or an engine, in bytes.
     uint256 private constant MAX_NAME = 64;
     /// @dev Gas that must remain beside a callback's own for the item's effects to complete.

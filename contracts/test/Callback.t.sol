@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {ITaskBoard, ITaskRequester} from "../src/ITaskBoard.sol";
-import {TaskBoard} from "../src/TaskBoard.sol";
 import {vm, Vm} from "./Cheats.sol";
 import {Board, KEPT} from "./Board.sol";
 
@@ -74,15 +73,13 @@ contract ReturnBomb is Requester {
 
 /// @notice A requester that is a coordinator too and does everything it can while it is called back.
 contract Reenters is Requester {
-    TaskBoard private immutable TASK_BOARD;
     uint64 private immutable ANCHOR_NUMBER;
     bytes32 private immutable ANCHOR_HASH;
     uint64[] private _others;
     uint256 public published;
     uint256 public refused;
 
-    constructor(TaskBoard board, uint64 anchorNumber, bytes32 anchorHash) Requester(board) {
-        TASK_BOARD = board;
+    constructor(ITaskBoard board, uint64 anchorNumber, bytes32 anchorHash) Requester(board) {
         ANCHOR_NUMBER = anchorNumber;
         ANCHOR_HASH = anchorHash;
     }

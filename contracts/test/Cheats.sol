@@ -28,6 +28,7 @@ interface Vm {
     function expectRevert(bytes calldata data) external;
     function expectEmit() external;
     function expectEmit(address emitter) external;
+    function deployCode(string calldata artifact, bytes calldata arguments) external returns (address);
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
     function lastCallGas() external view returns (Gas memory);

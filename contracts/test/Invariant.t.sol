@@ -2,14 +2,13 @@
 pragma solidity 0.8.37;
 
 import {ITaskBoard, ITaskRequester} from "../src/ITaskBoard.sol";
-import {TaskBoard} from "../src/TaskBoard.sol";
 import {vm, Vm} from "./Cheats.sol";
 import {Board, KEPT} from "./Board.sol";
 
 /// @notice Does everything that can be done to a board, in any order, and counts from the events what came of it. It is
 /// requester, coordinator and, through its callback, an attacker at once.
 contract Handler is ITaskRequester {
-    TaskBoard private immutable BOARD;
+    ITaskBoard private immutable BOARD;
     uint64 private immutable ANCHOR_NUMBER;
     bytes32 private immutable ANCHOR_HASH;
     uint256 private constant TERMS = 1 << 248 | 1 << 240;
@@ -23,7 +22,7 @@ contract Handler is ITaskRequester {
     uint256 public wrongAnchorsTaken;
     uint256 private _now;
 
-    constructor(TaskBoard board, uint64 anchorNumber, bytes32 anchorHash) {
+    constructor(ITaskBoard board, uint64 anchorNumber, bytes32 anchorHash) {
         (BOARD, ANCHOR_NUMBER, ANCHOR_HASH) = (board, anchorNumber, anchorHash);
         _now = block.timestamp;
     }
