@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use executor_protocol::PlainFailure;
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
-use wasmtime::{Engine, Module};
+use wasmtime::{CodeBuilder, Engine, Module};
 
 use crate::engine;
 use crate::module::Refusal;
@@ -137,9 +137,12 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Compiles a module that passed its check and seals the compiled form.
 pub fn compile(engine: &Engine, module: &[u8], key: &Key) -> Result<Vec<u8>, Refusal> {
     // Valid, and still not compiled: it passes one of the compiler's own limits.
-    let code = engine.precompile_module(module).map_err(|error| {
-        Refusal::new(PlainFailure::ModuleTooComplex, format!("cannot be compiled: {error:#}"))
-    })?;
+    let code = CodeBuilder::new(engine)
+        .wasm_binary(module, None)
+        .and_then(|builder| builder.compile_module_serialized())
+        .map_err(|error| {
+            Refusal::new(PlainFailure::ModuleTooComplex, format!("cannot be compiled: {error:#}"))
+        })?;
     let mut sealed = Vec::with_capacity(HEADER_BYTES + code.len() + DIGEST_BYTES);
     sealed.extend_from_slice(MAGIC);
     sealed.extend_from_slice(&engine::fingerprint(engine));

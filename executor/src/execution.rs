@@ -20,6 +20,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Stack of the thread that checks or compiles, in bytes.
 const COMPILER_STACK_BYTES: usize = 16 << 20;
 
+/// The longest message for people, in characters: names in a module are the guest's choice.
+const MESSAGE_CHARS: usize = 2000;
+
 /// Documents up to this size also stand in the report, in bytes.
 const REPORTED_DOCUMENT_BYTES: usize = 32 << 10;
 
@@ -82,13 +85,16 @@ pub fn check_report(bytes: &[u8], limits: &Limits) -> Result<CheckReport, Error>
     Ok(module::report_of(bytes, check(bytes, limits)?))
 }
 
-/// Compiles a module that passed its check, within its time limit, and seals the compiled form.
+/// Checks a module and compiles it, each within its time limit, and seals the compiled form.
 pub fn compile(
     engine: &Engine,
     bytes: &[u8],
     key: &Key,
     limits: &Limits,
 ) -> Result<Result<Vec<u8>, Refusal>, Error> {
+    if let Err(refusal) = check(bytes, limits)? {
+        return Ok(Err(refusal));
+    }
     let (engine, bytes, key) = (engine.clone(), bytes.to_vec(), key.clone());
     let work = move || artifact::compile(&engine, &bytes, &key);
     let sealed = watch::within("compile", compiler_bounds(limits), || (), work)?;
@@ -117,6 +123,16 @@ pub fn run(engine: &Engine, guest: Guest, log: Box<dyn Write + Send>) -> Result<
             )
         }),
     }
+}
+
+/// A message of bounded length.
+#[must_use]
+pub fn cut(message: &str) -> String {
+    let mut short: String = message.chars().take(MESSAGE_CHARS).collect();
+    if short.len() < message.len() {
+        short.push('…');
+    }
+    short
 }
 
 /// A finished task: what goes on chain, and what stands next to it.
@@ -156,7 +172,7 @@ impl Execution {
                 peak_memory_bytes: finished.peak_memory_bytes,
                 stdout_bytes: finished.stdout_bytes,
                 stderr_bytes: finished.stderr_bytes,
-                message: finished.message,
+                message: finished.message.map(|message| cut(&message)),
             },
         }
     }

@@ -14,12 +14,12 @@
 //! - [`launcher`]: the process that starts confined children for a coordinator; `confine` is how.
 
 pub mod artifact;
-// mod confine;
+mod confine;
 pub mod engine;
 pub mod entry;
 pub mod execution;
 pub mod guest;
-// pub mod launcher;
+pub mod launcher;
 pub mod limiter;
 pub mod module;
 pub mod output;

@@ -87,7 +87,9 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        })
         .collect();
     match command {
         Command::Run => {
@@ -115,7 +117,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             };
             writeln!(io::stdout(), "{line}").context("cannot write to stdout")?;
         }
-        Command::Launcher => {}
+        Command::Launcher => executor::launcher::serve()?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -143,9 +145,6 @@ fn compile(
     };
     let cache = Cache::open(folder)?;
     let bytes = read(module)?;
-    if let Err(refusal) = execution::check(&bytes, &settings.limits)? {
-        bail!("{}: {}", refusal.failure.code(), refusal.message);
-    }
     let engine = engine::build(settings.limits.stack_bytes)?;
     match execution::compile(&engine, &bytes, cache.key(), &settings.limits)? {
         Ok(sealed) => task::replace(out, &sealed)?,

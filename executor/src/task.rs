@@ -63,7 +63,7 @@ impl From<artifact::Error> for Error {
 }
 
 /// Runs a task: what the guest does is an outcome, and guest output goes to `log`.
-pub fn run(settings: &Settings, log: Box<dyn Write + Send>) -> Result<Execution, Error> {
+pub fn run(settings: &Settings, mut log: Box<dyn Write + Send>) -> Result<Execution, Error> {
     let limits = &settings.limits;
     let isolation = Isolation::none("started by hand, not by a launcher");
     let bytes = read_module(&settings.wasm_path, limits.module_bytes)?;
@@ -81,7 +81,7 @@ pub fn run(settings: &Settings, log: Box<dyn Write + Send>) -> Result<Execution,
     }
     let input = read_input(&settings.input_path)?;
     let engine = engine::build(limits.stack_bytes).map_err(execution::Error::from)?;
-    let finished = match prepare(settings, &engine, &bytes, sha256)? {
+    let finished = match prepare(settings, &engine, &bytes, sha256, &mut log)? {
         Ok(compiled) => {
             let guest =
                 Guest { compiled, input, invocation: settings.invocation.clone(), limits: *limits };
@@ -98,14 +98,12 @@ fn prepare(
     engine: &Engine,
     bytes: &[u8],
     sha256: [u8; 32],
+    log: &mut impl Write,
 ) -> Result<Result<Compiled, Refusal>, Error> {
     let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
-    // The check is cheap and depends on the limits; a cached form does not replace it.
-    if let Err(refusal) = execution::check(bytes, &settings.limits)? {
-        return Ok(Err(refusal));
-    }
     if let Some(compiled) = cache.as_ref().and_then(|cache| cache.load(engine, sha256)) {
-        return Ok(Ok(compiled));
+        // The check depends on the limits; a compiled form from another day does not replace it.
+        return Ok(execution::check(bytes, &settings.limits)?.map(|_| compiled));
     }
     let key = match &cache {
         Some(cache) => cache.key().clone(),
@@ -115,8 +113,9 @@ fn prepare(
         Ok(sealed) => sealed,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    if let Some(cache) = &cache {
-        cache.store(engine, sha256, &sealed)?;
+    if let Some(Err(error)) = cache.map(|cache| cache.store(engine, sha256, &sealed)) {
+        // It will be compiled again next time.
+        let _ = writeln!(log, "executor: {error}; going on without it");
     }
     Ok(Ok(artifact::open(engine, &sealed, &key)?))
 }

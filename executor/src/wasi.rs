@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use executor_protocol::GuestStream;
 use sha2::{Digest as _, Sha256};
-use wasmtime::{Caller, Extern, Linker};
+use wasmtime::{Caller, Extern, Linker, Trap};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
@@ -33,6 +33,10 @@ const EBADF: u16 = 8;
 const EFAULT: i32 = 21;
 const EINVAL: i32 = 28;
 
+/// So many random bytes are made between two looks at the deadline.
+const RANDOM_CHUNK_BYTES: usize = 1 << 20;
+/// The most subscriptions that one `poll_oneoff` takes.
+const MOST_SUBSCRIPTIONS: usize = 4096;
 const SUBSCRIPTION_BYTES: usize = 48;
 const EVENT_BYTES: usize = 32;
 
@@ -160,13 +164,23 @@ fn slice(memory: &mut [u8], at: i32, size: usize) -> Option<&mut [u8]> {
     memory.get_mut(at..at.checked_add(size)?)
 }
 
-fn random_get(mut caller: Caller<'_, State>, at: i32, size: i32) -> i32 {
-    let filled = memory(&mut caller).and_then(|(memory, state)| {
-        let size = usize::try_from(size.cast_unsigned()).ok()?;
-        state.wasi.chance.fill(slice(memory, at, size)?);
-        Some(SUCCESS)
-    });
-    filled.unwrap_or(EFAULT)
+/// Costs one unit of fuel for each byte: its work is out of all proportion to one call.
+fn random_get(mut caller: Caller<'_, State>, at: i32, size: i32) -> wasmtime::Result<i32> {
+    let size = size.cast_unsigned();
+    let fuel = caller.get_fuel()?;
+    let Some((memory, state)) = memory(&mut caller) else {
+        return Ok(EFAULT);
+    };
+    let Some(target) = usize::try_from(size).ok().and_then(|size| slice(memory, at, size)) else {
+        return Ok(EFAULT);
+    };
+    let left = fuel.checked_sub(size.into()).ok_or(Trap::OutOfFuel)?;
+    for part in target.chunks_mut(RANDOM_CHUNK_BYTES) {
+        sleep(Duration::ZERO, state.wasi.deadline)?;
+        state.wasi.chance.fill(part);
+    }
+    caller.set_fuel(left)?;
+    Ok(SUCCESS)
 }
 
 /// What one subscription waits for.
@@ -239,6 +253,9 @@ fn poll_oneoff(
         return Ok(EFAULT);
     };
     let count = usize::try_from(count.cast_unsigned()).unwrap_or(usize::MAX);
+    if count > MOST_SUBSCRIPTIONS {
+        return Ok(EINVAL);
+    }
     let Some(bytes) = slice(memory, subscriptions_at, count.saturating_mul(SUBSCRIPTION_BYTES))
     else {
         return Ok(EFAULT);
@@ -277,8 +294,10 @@ fn poll_oneoff(
 /// Sleeps for real, but not past the deadline: then the guest has timed out.
 fn sleep(duration: Duration, deadline: Instant) -> Result<(), Stop> {
     let left = deadline.saturating_duration_since(Instant::now());
-    std::thread::sleep(duration.min(left));
-    if duration > left {
+    if !duration.is_zero() {
+        std::thread::sleep(duration.min(left));
+    }
+    if duration > left || left.is_zero() {
         return Err(Stop::TimedOut);
     }
     Ok(())

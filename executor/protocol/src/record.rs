@@ -14,7 +14,8 @@ pub struct Limits {
     pub table_elements: u32,
     /// Stack of the guest, in bytes.
     pub stack_bytes: u32,
-    /// What the guest may write to stdout and stderr together, in bytes.
+    /// What the guest may write to stdout and stderr together, in bytes. The stdout of a command is its value and
+    /// counts against `result_bytes` instead.
     pub output_bytes: u64,
     /// The result document, in bytes; at most [`crate::MAX_DOCUMENT_BYTES`].
     pub result_bytes: u32,

@@ -15,6 +15,8 @@ pub use import::{PREVIEW1, PREVIEW1_FUNCTIONS};
 
 /// The most exported functions whose names a report lists.
 const LISTED_EXPORTS: usize = 1000;
+/// The most bytes of these names together.
+const LISTED_BYTES: usize = 32 << 10;
 
 /// Why a module can never run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Refusal {
 pub struct Surface {
     /// Whether it exports `_start`.
     pub command: bool,
-    /// The names of its exported functions, at most 1,000.
+    /// The names of its exported functions, at most 1,000 and 32 KiB of them.
     pub exports: Vec<String>,
 }
 
@@ -104,6 +106,7 @@ fn validate(bytes: &[u8]) -> Result<(), Refusal> {
 fn survey(bytes: &[u8]) -> Result<Surface, Refusal> {
     let mut surface = Surface::default();
     let mut imports = import::Imports::default();
+    let mut room = LISTED_BYTES;
     for payload in parser().parse_all(bytes) {
         let taken = match payload.map_err(|e| Refusal::invalid(&e))? {
             Payload::TypeSection(section) => imports.take_types(section),
@@ -112,7 +115,9 @@ fn survey(bytes: &[u8]) -> Result<Surface, Refusal> {
                 let export = export?;
                 if matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact) {
                     surface.command |= export.name == COMMAND;
-                    if surface.exports.len() < LISTED_EXPORTS {
+                    let fits = room.checked_sub(export.name.len());
+                    if let (Some(left), true) = (fits, surface.exports.len() < LISTED_EXPORTS) {
+                        room = left;
                         surface.exports.push(export.name.to_owned());
                     }
                 }
@@ -148,7 +153,7 @@ pub fn report_of(bytes: &[u8], finding: Result<Surface, Refusal>) -> CheckReport
         refusal: refusal
             .as_ref()
             .map(|refusal| Document::of(&refusal.outcome()).as_str().to_owned()),
-        message: refusal.map(|refusal| refusal.message),
+        message: refusal.map(|refusal| crate::execution::cut(&refusal.message)),
         module_sha256: hex::encode(Sha256::digest(bytes)),
         command: surface.command,
         exports: surface.exports,

@@ -96,3 +96,38 @@ fn a_large_random_request_is_answered_within_the_guests_own_memory() {
     // Out of reach: the WASI errno 21 (fault); all of it: fine.
     Task::text(wat).entry("f").run().is(r#"{"status":"ok","value":[21,0]}"#);
 }
+
+#[test]
+fn random_bytes_cost_fuel() {
+    let wat = r#"(module
+        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (memory (export "memory") 1024)
+        (func (export "f")
+            (loop $again (drop (call $random (i32.const 0) (i32.const 0x4000000))) (br $again))))"#;
+    let ran = Task::text(wat).entry("f").set("FUEL", "1000000").run();
+    ran.failed("out_of_fuel").within(5.0);
+    let endless = Task::text(wat).entry("f").set("TIMEOUT_SEC", "0.2");
+    endless.set("FUEL", "18446744073709551615").run().is(r#"{"status":"timed_out"}"#).within(2.2);
+}
+
+#[test]
+fn references_in_tables_need_nothing_of_the_host() {
+    let wat = r#"(module (table 10 externref) (global (mut externref) (ref.null extern))
+        (func (export "f") (result i32 i32)
+            (table.set (i32.const 1) (ref.null extern))
+            (ref.is_null (table.get (i32.const 1)))
+            (table.grow (ref.null extern) (i32.const 5))))"#;
+    Task::text(wat).entry("f").run().is(r#"{"status":"ok","value":[1,10]}"#);
+}
+
+#[test]
+fn the_names_in_a_module_do_not_flood_the_report() {
+    let name = "n".repeat(90_000);
+    let wat =
+        format!(r#"(module (func ${name} (export "f") unreachable) (func (export "{name}")))"#);
+    let ran = Task::text(&wat).entry("f").run();
+    assert!(ran.report.record.unwrap().message.unwrap().chars().count() <= 2_001);
+    let wat = format!(r#"(module (import "{name}" "{name}" (func)))"#);
+    let ran = Task::text(&wat).entry("f").run();
+    assert!(ran.report.record.unwrap().message.unwrap().chars().count() <= 2_001);
+}
