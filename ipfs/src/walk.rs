@@ -69,7 +69,10 @@ impl Walk<'_> {
             if visited % NODES_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            self.ask_ahead(&mut stack);
+            // Only where there is something to wait for: a bomb's blocks are all at hand soon.
+            if !self.recent.blocks.contains_key(&visit.cid) {
+                self.ask_ahead(&mut stack);
+            }
             let cid = visit.cid.clone();
             let announced = visit.announced_bytes;
             let depth = visit.depth;
