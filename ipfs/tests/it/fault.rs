@@ -13,7 +13,11 @@ use crate::{Scene, content};
 const CONTENT: &[u8] = b"the content that was asked for";
 
 async fn failure(gateways: &[&Url]) -> Error {
-    let scene = Scene::new(gateways).await;
+    failure_with(gateways, |_| ()).await
+}
+
+async fn failure_with(gateways: &[&Url], change: impl FnOnce(&mut Options)) -> Error {
+    let scene = Scene::with(gateways, change).await;
     let error = scene.store.fetch(&raw_cid(CONTENT), &Budget::default()).await.unwrap_err();
     assert_eq!(scene.cached_files(), Vec::<std::path::PathBuf>::new(), "{error}");
     error
@@ -89,7 +93,13 @@ async fn i02_every_way_of_not_finishing_has_its_code() {
         ("no HTTP", vec![Step::Send(b"220 ready\r\n".to_vec())], "unreachable"),
     ] {
         let liar = Liar::always(steps).await;
-        let error = failure(&[&liar.root]).await;
+        let error = failure_with(&[&liar.root], |options| {
+            // Where no stall is expected, a busy machine must not look like one.
+            if code == "idle_timeout" {
+                options.timeouts.idle = Duration::from_millis(300);
+            }
+        })
+        .await;
         assert_eq!((error.code(), error.retry()), (code, true), "{name}: {error}");
     }
 }
@@ -120,7 +130,8 @@ async fn i02_a_drip_ends_at_the_total_time_while_other_fetches_go_on() {
     };
     let ((code, slow), other) = tokio::join!(slow, other);
     assert_eq!(code, "total_timeout");
-    assert!(slow >= Duration::from_secs(1) && other < slow, "{slow:?} {other:?}");
+    assert!(slow >= Duration::from_secs(1), "{slow:?}");
+    assert!(other < slow, "{other:?}");
 }
 
 #[tokio::test]
@@ -244,7 +255,7 @@ async fn a_connection_that_is_never_accepted_times_out_by_its_own_code() {
     }
     let gateway = format!("http://{address}/ipfs").parse().unwrap();
     let scene = Scene::with(&[&gateway], |options| {
-        options.timeouts.idle = Duration::from_secs(20);
+        options.timeouts.connect = Duration::from_millis(300);
     })
     .await;
     let error = scene.store.fetch(&raw_cid(CONTENT), &Budget::default()).await.unwrap_err();

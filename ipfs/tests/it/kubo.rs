@@ -13,7 +13,6 @@ const VERSIONS: [CidVersion; 2] = [CidVersion::V0, CidVersion::V1];
 async fn scene(node: &Node) -> Scene {
     Scene::with(&[&node.gateway], |options| {
         options.api = Some(node.api.clone());
-        options.timeouts = Default::default();
     })
     .await
 }

@@ -17,9 +17,8 @@ mod sharing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::Duration;
 
-use ipfs::{Options, Store, Timeouts, Url};
+use ipfs::{Options, Store, Url};
 use tempfile::TempDir;
 
 /// A store in a folder of its own that goes away with it.
@@ -33,7 +32,7 @@ impl Scene {
         Self::with(gateways, |_| ()).await
     }
 
-    /// A store whose options are changed before it is opened. Time-outs are short ones: 0.3 s idle.
+    /// A store whose options are changed before it is opened.
     async fn with(gateways: &[&Url], change: impl FnOnce(&mut Options)) -> Self {
         static TLS: Once = Once::new();
         TLS.call_once(|| {
@@ -44,11 +43,6 @@ impl Scene {
         let folder = tempfile::tempdir().expect("a folder");
         let mut options = Options::new(folder.path().join("cache"));
         options.gateways = gateways.iter().map(|root| (*root).clone()).collect();
-        options.timeouts = Timeouts {
-            connect: Duration::from_millis(300),
-            idle: Duration::from_millis(300),
-            total: Duration::from_secs(30),
-        };
         change(&mut options);
         let store = Store::open(options).await.expect("a store");
         Self { folder, store }

@@ -1,7 +1,5 @@
 //! Several callers, several places, one cache.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use ipfs::{Budget, CidVersion, Error, cid_of_bytes, raw_cid};
 
@@ -45,9 +43,7 @@ async fn a_caller_that_gives_up_does_not_take_the_others_with_it() {
         _ => ok(b"content"),
     })
     .await;
-    let scene =
-        Scene::with(&[&server.root], |options| options.timeouts.idle = Duration::from_secs(20))
-            .await;
+    let scene = Scene::new(&[&server.root]).await;
     let fetch = || {
         let store = scene.store.clone();
         tokio::spawn(async move { store.fetch(&raw_cid(b"content"), &Budget::default()).await })
