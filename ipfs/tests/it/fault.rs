@@ -50,7 +50,7 @@ async fn i01_when_all_lie_the_error_names_cid_and_gateways_and_nothing_is_kept()
 
 #[tokio::test]
 async fn i01_a_gateway_with_wrong_leaves_is_passed_over_for_those_blocks_only() {
-    let node = crate::node::Node::start().await;
+    let node = crate::node::Node::start();
     let bytes = content(600_000);
     let scene = Scene::with(&[], |options| options.api = Some(node.api.clone())).await;
     let cid = scene.store.add_bytes(&bytes, CidVersion::V1).await.unwrap();

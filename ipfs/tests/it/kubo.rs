@@ -24,7 +24,7 @@ async fn fetched(store: &Store, cid: &ipfs::Cid) -> Vec<u8> {
 /// An addition succeeds only if Kubo names the content as we do.
 #[tokio::test]
 async fn files_of_every_shape_have_kubos_cids_and_come_back_whole() {
-    let node = Node::start().await;
+    let node = Node::start();
     let scene = scene(&node).await;
     for length in [0, 1, CHUNK, CHUNK + 1, 1 << 20, 174 * CHUNK, 174 * CHUNK + 1] {
         let bytes = content(length);
@@ -37,7 +37,7 @@ async fn files_of_every_shape_have_kubos_cids_and_come_back_whole() {
 
 #[tokio::test]
 async fn a_file_is_streamed_to_kubo_and_its_content_described() {
-    let node = Node::start().await;
+    let node = Node::start();
     let scene = scene(&node).await;
     let bytes = content(3 * CHUNK + 5);
     let path = scene.folder.path().join("file");
@@ -54,7 +54,7 @@ async fn a_file_is_streamed_to_kubo_and_its_content_described() {
 
 #[tokio::test]
 async fn either_version_of_a_cid_finds_what_was_added_under_the_other() {
-    let node = Node::start().await;
+    let node = Node::start();
     let scene = scene(&node).await;
     let bytes = content(2 * CHUNK);
     let cid = scene.store.add_bytes(&bytes, CidVersion::V0).await.unwrap();
@@ -66,7 +66,7 @@ async fn either_version_of_a_cid_finds_what_was_added_under_the_other() {
 
 #[tokio::test]
 async fn a_result_document_is_one_raw_block_of_at_most_a_mebibyte() {
-    let node = Node::start().await;
+    let node = Node::start();
     let scene = scene(&node).await;
     let document = content(1 << 20);
     let cid = scene.store.put_raw(&document).await.unwrap();
@@ -78,7 +78,7 @@ async fn a_result_document_is_one_raw_block_of_at_most_a_mebibyte() {
 
 #[tokio::test]
 async fn what_kubo_does_not_have_is_not_found() {
-    let node = Node::start().await;
+    let node = Node::start();
     let scene = scene(&node).await;
     let error = scene.store.fetch(&raw_cid(b"nowhere"), &Budget::default()).await.unwrap_err();
     assert_eq!((error.code(), error.retry()), ("not_found", true));
@@ -87,7 +87,7 @@ async fn what_kubo_does_not_have_is_not_found() {
 
 #[tokio::test]
 async fn a_directory_is_not_a_file_to_us() {
-    let node = Node::start().await;
+    let node = Node::start();
     let scene = scene(&node).await;
     // An empty directory, stored as the block that it is.
     let block = [0x0a, 0x02, 0x08, 0x01];

@@ -1,27 +1,33 @@
 //! Kubo's gateway and importer as a process.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 use ipfs::Url;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 
 pub(crate) struct Node {
     pub(crate) gateway: Url,
     pub(crate) api: Url,
-    /// Ends when it is dropped, and by its closed stdin when we are killed.
-    _process: Child,
+    /// Ends with this, or by its closed stdin when we are killed.
+    process: Child,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended by itself; nothing of it must stay, not even its entry in the process table.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Node {
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let binary = binary();
         let mut process = Command::new(&binary)
             .args(["-listen", "127.0.0.1:0", "-until-eof"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| {
                 panic!(
@@ -30,12 +36,14 @@ impl Node {
                 )
             });
         let stdout = process.stdout.take().expect("piped");
-        let line = BufReader::new(stdout).lines().next_line().await.expect("readable");
-        let address = line.expect("the node says its address before it ends");
+        let mut address = String::new();
+        BufReader::new(stdout).read_line(&mut address).expect("readable");
+        let address = address.trim();
+        assert!(!address.is_empty(), "the node ended before it said its address");
         Self {
             gateway: format!("http://{address}/ipfs").parse().expect("a URL"),
             api: format!("http://{address}").parse().expect("a URL"),
-            _process: process,
+            process,
         }
     }
 }
