@@ -29,6 +29,7 @@ Environment of run (and of check and compile, as far as it concerns them):
   RECORD_PATH       where measurements go          nowhere
   TERMINATION_PATH  the same in at most 4096 bytes nowhere
   CACHE_DIR         compiled modules and their key nowhere
+  COMPILED_PATH     what compile wrote             nowhere
   MODULE_SHA256     what the module must be        anything
   TIMEOUT_SEC 30, MEMORY_MIB 256, FUEL 10000000000, TABLE_ELEMENTS 100000, STACK_BYTES 1048576,
   OUTPUT_BYTES 1048576, RESULT_BYTES 1048576, MODULE_BYTES 16777216, COMPILE_SEC 30, COMPILE_MIB 1024

@@ -23,6 +23,8 @@ pub struct Settings {
     pub termination_path: Option<PathBuf>,
     /// `CACHE_DIR`: the folder of compiled modules.
     pub cache_dir: Option<PathBuf>,
+    /// `COMPILED_PATH`: a compiled form of the module, sealed with the key in `CACHE_DIR`.
+    pub compiled_path: Option<PathBuf>,
     /// `MODULE_SHA256`: what the module must be, in lower-case hex.
     pub module_sha256: Option<String>,
     /// `ENTRY`, `ARGS_JSON`, `ADD_X`, `ADD_Y`.
@@ -73,6 +75,13 @@ impl Settings {
             Some(set) if set.is_empty() => None,
             _ => Some(or("OUTPUT_PATH", "/mnt/shared/result.json")),
         };
+        if let (Some(value), None) = (get("COMPILED_PATH"), get("CACHE_DIR")) {
+            return Err(Error {
+                name: "COMPILED_PATH",
+                value: value.clone(),
+                allowed: "only together with CACHE_DIR, whose key seals compiled forms".to_owned(),
+            });
+        }
         Ok(Self {
             wasm_path: or("WASM_PATH", "/mnt/input/module.wasm"),
             input_path: path("INPUT_PATH").map_or_else(
@@ -83,6 +92,7 @@ impl Settings {
             record_path: path("RECORD_PATH"),
             termination_path: path("TERMINATION_PATH"),
             cache_dir: path("CACHE_DIR"),
+            compiled_path: path("COMPILED_PATH"),
             module_sha256: get("MODULE_SHA256").map(|value| digest(value)).transpose()?,
             invocation: Invocation::from_environment(environment),
             limits: limits(environment)?,
@@ -187,6 +197,7 @@ mod tests {
             ("RESULT_BYTES", "1048577"),
             ("STACK_BYTES", "1"),
             ("MODULE_SHA256", "AB"),
+            ("COMPILED_PATH", "module.cwasm"),
         ] {
             let error = Settings::from_environment(&environment(&[(name, value)])).unwrap_err();
             assert_eq!((error.name, error.value.as_str()), (name, value));

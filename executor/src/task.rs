@@ -101,7 +101,12 @@ fn prepare(
     log: &mut impl Write,
 ) -> Result<Result<Compiled, Refusal>, Error> {
     let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
-    if let Some(compiled) = cache.as_ref().and_then(|cache| cache.load(engine, sha256)) {
+    let given = match (&cache, &settings.compiled_path) {
+        (Some(cache), Some(path)) => load(engine, cache.key(), path, sha256, log)?,
+        _ => None,
+    };
+    let cached = || cache.as_ref().and_then(|cache| cache.load(engine, sha256));
+    if let Some(compiled) = given.or_else(cached) {
         // The check depends on the limits; a compiled form from another day does not replace it.
         return Ok(execution::check(bytes, &settings.limits)?.map(|_| compiled));
     }
@@ -118,6 +123,28 @@ fn prepare(
         let _ = writeln!(log, "executor: {error}; going on without it");
     }
     Ok(Ok(artifact::open(engine, &sealed, &key)?))
+}
+
+/// The compiled form in a file; none when it is not one of this module by this engine.
+fn load(
+    engine: &Engine,
+    key: &Key,
+    path: &Path,
+    sha256: [u8; 32],
+    log: &mut impl Write,
+) -> Result<Option<Compiled>, Error> {
+    let sealed = fs::read(path).map_err(|e| Error::File("read", path.to_owned(), e))?;
+    let opened = match artifact::open(engine, &sealed, key) {
+        Ok(compiled) if compiled.sha256 != sha256 => Err(artifact::Error::Tampered),
+        opened => opened,
+    };
+    match opened {
+        Ok(compiled) => Ok(Some(compiled)),
+        Err(error) => {
+            let _ = writeln!(log, "executor: {}: {error}; compiling again", path.display());
+            Ok(None)
+        }
+    }
 }
 
 /// Reads a module, but not much more than is allowed: of a larger one the check only needs to see that it is.

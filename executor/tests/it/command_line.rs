@@ -147,4 +147,23 @@ fn compile_writes_a_form_that_only_the_same_key_opens() {
     let key = Key::load_or_create(&at("cache")).unwrap();
     assert!(artifact::open(&engine, &sealed, &key).is_ok());
     assert!(artifact::open(&engine, &sealed, &Key::random().unwrap()).is_err());
+
+    let run = || {
+        let mut command = executor();
+        command
+            .env("WASM_PATH", at("module.wasm"))
+            .env("COMPILED_PATH", at("out.cwasm"))
+            .env("CACHE_DIR", at("cache"))
+            .env("OUTPUT_PATH", "")
+            .envs([("ADD_X", "1"), ("ADD_Y", "2")]);
+        command.output().unwrap()
+    };
+    let output = run();
+    assert_eq!(text(&output.stdout), "{\"status\":\"ok\",\"value\":3}\n");
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(fs::read_dir(at("cache")).unwrap().count(), 1, "nothing was compiled");
+    fs::write(at("out.cwasm"), b"spoilt").unwrap();
+    let output = run();
+    assert_eq!(text(&output.stdout), "{\"status\":\"ok\",\"value\":3}\n");
+    assert!(text(&output.stderr).contains("compiling again"));
 }
