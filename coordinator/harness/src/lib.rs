@@ -1,1 +1,19 @@
-//! Placeholder.
+//! What tests and the long runs of this project play on: a real chain, real processes, and what looks after them.
+
+mod anvil;
+mod daemon;
+pub mod scene;
+
+use std::path::{Path, PathBuf};
+
+pub use anvil::Anvil;
+pub use daemon::{Daemon, binary, command};
+
+/// A tool that the scripts install, in `WASM_EXEC_TOOLS` or `~/.cache/wasm-exec/tools`.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let tools = std::env::var_os("WASM_EXEC_TOOLS").map(PathBuf::from);
+    let home =
+        || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/wasm-exec/tools"));
+    tools.or_else(home).unwrap_or_default().join(name)
+}
