@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use executor_protocol::Limits;
 use job::launcher::{Launcher, Options};
@@ -56,6 +56,7 @@ async fn main() {
     let mut floor = Vec::new();
     let mut guest = Vec::new();
     let mut jobs = Vec::new();
+    let mut confined = Vec::new();
     // The first round compiles.
     for task in 0..=ROUNDS {
         let begun = Instant::now();
@@ -64,7 +65,7 @@ async fn main() {
         let process = begun.elapsed();
 
         let spec = spec(task);
-        let begun = Instant::now();
+        let (begun, begun_at) = (Instant::now(), SystemTime::now());
         runtime.ensure(&spec).await.unwrap();
         let Status::Finished(finished) = runtime.wait(&spec.name).await.unwrap() else {
             unreachable!("a job of fib was lost");
@@ -75,6 +76,8 @@ async fn main() {
         if task > 0 {
             floor.push(process.as_micros());
             jobs.push(job.as_micros());
+            let start = finished.started_at.duration_since(begun_at);
+            confined.push(start.unwrap_or_default().as_micros());
             guest.push(u128::from(finished.record.unwrap().run_us));
         }
     }
@@ -82,9 +85,12 @@ async fn main() {
         all.sort_unstable();
         all[all.len() / 2]
     };
-    let (floor, jobs, guest) = (median(floor), median(jobs), median(guest));
+    let (floor, jobs) = (median(floor), median(jobs));
+    let (confined, guest) = (median(confined), median(guest));
     println!("/bin/true {floor} us");
-    println!("cached fib(12) as a job {jobs} us (in the guest {guest} us)");
+    println!(
+        "cached fib(12) as a job {jobs} us (confined after {confined} us, in the guest {guest} us)"
+    );
     println!("ratio {:.2}", jobs as f64 / floor as f64);
     launcher.close().await;
 }

@@ -69,6 +69,15 @@ pub struct Start {
 #[serde(transparent)]
 pub struct ModuleKey(pub String);
 
+impl Drop for ModuleKey {
+    /// The launcher's children are copies of it: what one was told must not be found by the next.
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_bytes();
+        bytes.fill(0);
+        std::hint::black_box(&bytes);
+    }
+}
+
 impl std::fmt::Debug for ModuleKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ModuleKey(..)")

@@ -28,7 +28,7 @@ const CONFINE_WITHIN: Duration = Duration::from_secs(20);
 pub enum Error {
     /// Standard input is not the socket: somebody started it by hand.
     #[error(
-        "standard input is not the socket of a coordinator: `executor launcher` is started by one"
+        "standard input is not a coordinator's socket: the launcher is started by a coordinator, not by hand"
     )]
     NoSocket,
     /// The least confinement cannot be put on here.

@@ -48,17 +48,24 @@ async fn a_guest_has_nothing_to_see_and_nothing_to_reach() {
     ] {
         assert_eq!(*measure, Measure::Enforced, "{name}");
     }
+    // The second number is the id inside.
+    assert!(field(&status, "NSpid").ends_with("\t1"));
+    if is_root() {
+        // Nobody else may look into a process that cannot be dumped.
+        has_nothing_to_see_and_nothing_to_reach(pid, &status);
+    }
+    runtime.remove(&spec.name).await.unwrap();
+    runtime.launcher().close().await;
+}
+
+fn has_nothing_to_see_and_nothing_to_reach(pid: u32, status: &str) {
     for kind in ["user", "pid", "mnt", "net", "ipc", "uts"] {
         let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}")).unwrap();
         assert_ne!(of(&pid.to_string()), of("self"), "{kind}");
     }
-    if is_root() {
-        assert_eq!(field(&status, "Uid"), "65534\t65534\t65534\t65534");
-        assert_eq!(field(&status, "Gid"), "65534\t65534\t65534\t65534");
-        assert_eq!(field(&status, "Groups"), "");
-    }
-    // The second number is the id inside.
-    assert!(field(&status, "NSpid").ends_with("\t1"));
+    assert_eq!(field(status, "Uid"), "65534\t65534\t65534\t65534");
+    assert_eq!(field(status, "Gid"), "65534\t65534\t65534\t65534");
+    assert_eq!(field(status, "Groups"), "");
 
     let root = format!("/proc/{pid}/root/");
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0, "the root is empty");
@@ -93,7 +100,47 @@ async fn a_guest_has_nothing_to_see_and_nothing_to_reach() {
         let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
         assert_eq!(line[name.len()..].split_whitespace().next(), Some(value), "{line}");
     }
-    runtime.remove(&spec.name).await.unwrap();
+}
+
+const DIVIDE: &str = r#"(module (func (export "go") (param i32) (result i32)
+    (i32.div_s (i32.const 1) (local.get 0))))"#;
+const OUTSIDE: &str = r#"(module (memory 1) (func (export "go") (param i32) (result i32)
+    (i32.load (i32.const -8))))"#;
+const DEEP: &str = r#"(module (func $go (export "go") (param i32) (result i32)
+    (i32.add (i32.const 1) (call $go (local.get 0)))))"#;
+const ALL_MEMORY: &str = r#"(module (memory 1) (func (export "go") (param i32) (result i32)
+    (drop (memory.grow (i32.const 4095)))
+    (memory.fill (i32.const 0) (i32.const 7) (i32.const 268435456))
+    (memory.size)))"#;
+const SLEEP: &str = r#"(module
+    (import "wasi_snapshot_preview1" "poll_oneoff"
+        (func $poll (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 3600000000000))
+        (drop (call $poll (i32.const 0) (i32.const 128) (i32.const 1) (i32.const 256)))))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_does_wrong_is_its_result_also_behind_the_filter() {
+    let stage = Stage::new();
+    let runtime = stage.process().await;
+    for (wat, entry, document) in [
+        (DIVIDE, "go", r#"{"status":"failed","code":"trap","trap":"integer divide by zero"}"#),
+        (
+            OUTSIDE,
+            "go",
+            r#"{"status":"failed","code":"trap","trap":"out of bounds memory access"}"#,
+        ),
+        (DEEP, "go", r#"{"status":"failed","code":"stack_overflow"}"#),
+        (ALL_MEMORY, "go", r#"{"status":"ok","value":4096}"#),
+        (SLEEP, "", r#"{"status":"timed_out"}"#),
+    ] {
+        let mut spec = stage.spec(wat, entry, "[0]");
+        spec.limits.timeout_ms = if entry.is_empty() { 300 } else { 30_000 };
+        let done = finished(&runtime, &spec).await;
+        assert_eq!(done.document.as_str(), document);
+    }
     runtime.launcher().close().await;
 }
 

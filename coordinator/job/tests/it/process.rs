@@ -8,7 +8,8 @@ use job::{Cause, Runtime, Status};
 
 use crate::conformance;
 use crate::stage::{
-    FIB, Stage, cgroups, children_of, descriptors, ended, finished, running, status_of, until,
+    FIB, Stage, cgroups, children_of, descriptors, ended, executor, finished, running, status_of,
+    until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,6 +44,38 @@ async fn a_killed_launcher_loses_its_jobs_and_the_next_one_works() {
     assert_eq!(cgroups(launcher), Vec::<std::path::PathBuf>::new(), "swept");
     runtime.launcher().close().await;
     assert_eq!(cgroups(next), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_socket_ends_the_launcher_and_all_that_runs() {
+    let stage = Stage::new();
+    let runtime = stage.process().await;
+    let spec = stage.endless();
+    runtime.ensure(&spec).await.unwrap();
+    running(&runtime, &spec.name).await;
+    let child = runtime.pid(&spec.name).unwrap();
+    let launcher = runtime.launcher().ready().await.unwrap().pid;
+    // What the launcher sees when its coordinator dies of whatever.
+    runtime.launcher().close().await;
+    assert!(status_of(child).is_none());
+    assert!(status_of(launcher).is_none());
+    assert_eq!(cgroups(launcher), Vec::<std::path::PathBuf>::new());
+    match ended(&runtime, &spec.name).await {
+        Status::Lost(loss) => assert_eq!(loss.cause, Cause::LauncherGone, "{loss:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_launcher_started_by_hand_says_what_it_is_for() {
+    let output = std::process::Command::new(executor())
+        .arg("launcher")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("started by a coordinator"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
