@@ -264,11 +264,11 @@ impl Worker {
             && let Err(error) = self.shared.work.content().put_raw(row.document.as_bytes()).await
         {
             tracing::warn!(error = %error, "the result document cannot be stored yet, so it is not published yet");
-            return self.postpone(task, error.code(), &error).await;
+            return self.postpone(task, error.code(), chain_of(&error)).await;
         }
         let Some(publication) = publication(&task.task, &row) else {
             let error = "the block of its submission is not known";
-            return self.postpone(task, "not_included", &error).await;
+            return self.postpone(task, "not_included", error.to_owned()).await;
         };
         let now_ms = store::now_ms();
         let mut writer = self.shared.store.begin().await?;
@@ -298,14 +298,14 @@ impl Worker {
             let message = format!("{} ({message})", error.code());
             return self.finish(task, &Answered::rejected(Refused { rejection, message })).await;
         }
-        self.postpone(task, error.code(), &message).await
+        self.postpone(task, error.code(), message).await
     }
 
     async fn postpone(
         &self,
         task: Versioned,
         code: &str,
-        message: &dyn std::fmt::Display,
+        message: String,
     ) -> Result<Versioned, store::Error> {
         let now_ms = store::now_ms();
         let spread = u64::try_from(task.task.local_id.0).unwrap_or(0);
@@ -318,7 +318,7 @@ impl Worker {
         let event = Event::Deferred {
             until_ms,
             code: code.to_owned(),
-            message: message.to_string(),
+            message,
         };
         self.save(task, &event).await
     }
@@ -328,7 +328,7 @@ impl Worker {
         for attempt in 1..=task.task.attempts {
             let name = self.job(&task.task, attempt);
             if let Err(error) = self.shared.work.runtime().remove(&name).await {
-                return self.postpone(task, error.code(), &error).await;
+                return self.postpone(task, error.code(), chain_of(&error)).await;
             }
         }
         let mut writer = self.shared.store.begin().await?;
