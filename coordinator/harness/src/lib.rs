@@ -2,12 +2,16 @@
 
 mod anvil;
 mod daemon;
+mod gateway;
 pub mod scene;
+mod wait;
 
 use std::path::{Path, PathBuf};
 
 pub use anvil::Anvil;
 pub use daemon::{Daemon, binary, command};
+pub use gateway::Gateway;
+pub use wait::wait_for;
 
 /// A tool that the scripts install, in `WASM_EXEC_TOOLS` or `~/.cache/wasm-exec/tools`.
 #[must_use]
