@@ -218,8 +218,8 @@ interface ITaskBoard {
 
     // ------------------------------------------------------------------ coordinators
 
-    /// @notice Publishes a result as the SHA-256 of its document. Of a free task nothing is stored but that its sequence
-    /// was given out: a result for an id that no `Submitted` event names (a wrong domain or kept bit) means nothing.
+    /// @notice Publishes a result as the SHA-256 of its document. Of a free task nothing is stored: a result for an id
+    /// that no `Submitted` event names means nothing.
     /// @param engine the engine that computed it; 0 when nothing ran
     /// @param anchorNumber a recent block (at most 256 back, not the current one) at or after the task's own
     /// @param anchorHash that block's hash; with another hash on this chain the call reverts

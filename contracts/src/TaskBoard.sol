@@ -6,7 +6,7 @@ import {ITaskBoard, ITaskRequester} from "./ITaskBoard.sol";
 /// @title TaskBoard
 /// @notice Implements `ITaskBoard`; the formats are described there.
 /// @dev What a free task costs is the design. Submitting one touches one slot (`_head`); publishing one touches two
-/// (`_head`, for existence and rights, and the guard word of its id). Everything else is in events.
+/// (the sender's right and the guard word of its id). Everything else is in events.
 contract TaskBoard is ITaskBoard {
     // ------------------------------------------------------------------ constants
 
@@ -35,18 +35,13 @@ contract TaskBoard is ITaskBoard {
     // |  47     | paused                                                         |
     // | 48..63  | number of domains                                              |
     // | 64..79  | number of engines                                              |
-    // | 80..95  | domain of the lead                                             |
-    // | 96..255 | lead: one coordinator whose right is held here a second time   |
     uint256 private constant HEAD_PAUSED = 1 << 47;
     uint256 private constant HEAD_DOMAIN = 1 << 48;
     uint256 private constant HEAD_ENGINE = 1 << 64;
-    uint256 private constant HEAD_LEAD_SHIFT = 80;
-    uint256 private constant HEAD_BELOW_LEAD = (1 << HEAD_LEAD_SHIFT) - 1;
 
     // ------------------------------------------------------------------ storage
 
-    /// @dev Slot 0, the only one a free submission reads or writes. The lead spares a publication of the usual case
-    /// (one domain, one coordinator) a cold read; `_coordinators` has every right, the lead's included.
+    /// @dev Slot 0, the only one a free submission reads or writes.
     uint256 private _head;
     /// @dev Bit `id & 255` of word `id >> 8`: the task has a result or has expired.
     mapping(uint256 word => uint256 bits) private _closed;
@@ -163,7 +158,7 @@ contract TaskBoard is ITaskBoard {
         external
     {
         _requireAnchor(anchorNumber, anchorHash);
-        SkipReason reason = _close(_head, id, status);
+        SkipReason reason = _close(id, status);
         if (reason != SkipReason.None) _revert(reason, id, status);
         emit Published(id, msg.sender, status, engine, digest);
         if (id & KEPT != 0) _settle(id, status, digest, msg.data[:0]);
@@ -180,7 +175,7 @@ contract TaskBoard is ITaskBoard {
     ) external {
         _requireAnchor(anchorNumber, anchorHash);
         if (document.length > MAX_DOCUMENT) revert DocumentTooLarge(document.length);
-        SkipReason reason = _close(_head, id, status);
+        SkipReason reason = _close(id, status);
         if (reason != SkipReason.None) _revert(reason, id, status);
         emit PublishedDocument(id, msg.sender, status, engine, document);
         if (id & KEPT != 0) _settle(id, status, 0, document);
@@ -190,22 +185,18 @@ contract TaskBoard is ITaskBoard {
     function publishBatch(Result[] calldata results, uint64 anchorNumber, bytes32 anchorHash) external {
         _requireAnchor(anchorNumber, anchorHash);
         if (results.length == 0) revert MalformedBatch(0);
-        uint256 head = _head;
         for (uint256 i; i < results.length; ++i) {
             Result calldata result = results[i];
             uint64 id = result.id;
             uint8 status = result.status;
             bytes calldata document = result.document;
-            SkipReason reason = document.length > MAX_DOCUMENT ? SkipReason.DocumentTooLarge : _close(head, id, status);
+            SkipReason reason = document.length > MAX_DOCUMENT ? SkipReason.DocumentTooLarge : _close(id, status);
             if (reason != SkipReason.None) {
                 emit Skipped(id, reason);
                 continue;
             }
             emit PublishedDocument(id, msg.sender, status, result.engine, document);
-            if (id & KEPT != 0) {
-                _settle(id, status, 0, document);
-                head = _head; // the callback may have changed it
-            }
+            if (id & KEPT != 0) _settle(id, status, 0, document);
         }
     }
 
@@ -216,7 +207,6 @@ contract TaskBoard is ITaskBoard {
     function publishDigests(bytes calldata packed, uint64 anchorNumber, bytes32 anchorHash) external {
         _requireAnchor(anchorNumber, anchorHash);
         if (packed.length < 2 + RECORD || (packed.length - 2) % RECORD != 0) revert MalformedBatch(packed.length);
-        uint256 head = _head;
         uint256 word = NO_WORD; // no id has it: ids end at 64 bits
         uint256 bits;
         uint256 cursor;
@@ -240,31 +230,22 @@ contract TaskBoard is ITaskBoard {
                 status := byte(8, first)
                 digest := calldataload(add(cursor, 9))
                 cursor := add(cursor, RECORD)
-                // In the word at hand and open, with a status and a sequence that exist.
-                usual := and(
-                    and(eq(shr(8, id), word), lt(sub(status, 1), 4)),
-                    and(
-                        lt(sub(and(id, SEQUENCE_MASK), 1), and(head, SEQUENCE_MASK)),
-                        iszero(and(shr(and(id, 255), bits), 1))
-                    )
-                )
+                // In the word at hand and open, with a status that exists.
+                usual := and(and(eq(shr(8, id), word), lt(sub(status, 1), 4)), iszero(and(shr(and(id, 255), bits), 1)))
             }
             if (!usual) {
                 if (id & KEPT != 0) {
                     if (word != NO_WORD) _closed[word] = bits;
                     word = NO_WORD;
-                    _publishKept(head, uint64(id), uint8(status), uint16(bytes2(packed)), digest);
-                    head = _head;
+                    _publishKept(uint64(id), uint8(status), uint16(bytes2(packed)), digest);
                     continue;
                 }
                 SkipReason reason;
                 if (!_isStatus(status)) {
                     reason = SkipReason.InvalidStatus;
-                } else if (!_exists(head, id)) {
-                    reason = SkipReason.UnknownTask;
                 } else if (id >> 8 == word) {
                     reason = SkipReason.AlreadyClosed;
-                } else if (!_isCoordinator(head, uint16(id >> 48), msg.sender)) {
+                } else if (!_coordinators[uint16(id >> 48)][msg.sender]) {
                     reason = SkipReason.NotCoordinator;
                 } else {
                     if (word != NO_WORD) _closed[word] = bits;
@@ -303,10 +284,6 @@ contract TaskBoard is ITaskBoard {
     function setCoordinator(uint16 domain, address coordinator, bool allowed) external onlyOwner {
         if (domain >= domainCount()) revert UnknownDomain(domain);
         _coordinators[domain][coordinator] = allowed;
-        uint256 head = _head;
-        uint256 lead = _lead(domain, coordinator);
-        if (allowed && head >> HEAD_LEAD_SHIFT == 0) _head = head | lead << HEAD_LEAD_SHIFT;
-        if (!allowed && head >> HEAD_LEAD_SHIFT == lead) _head = head & HEAD_BELOW_LEAD;
         emit CoordinatorSet(domain, coordinator, allowed);
     }
 
@@ -429,7 +406,9 @@ contract TaskBoard is ITaskBoard {
     }
 
     function _requireOpen(uint64 id) private view {
-        if (!_exists(_head, id)) revert UnknownTask(id);
+        unchecked {
+            if ((id & SEQUENCE_MASK) - 1 >= _head & SEQUENCE_MASK) revert UnknownTask(id);
+        }
         if (isClosed(id)) revert AlreadyClosed(id);
     }
 
@@ -439,27 +418,12 @@ contract TaskBoard is ITaskBoard {
         }
     }
 
-    /// @dev Whether a task has this id's sequence. Of a free task nothing is stored: that domain and kept bit are
-    /// right too only its `Submitted` event tells, so an id without one means nothing to any reader.
-    function _exists(uint256 head, uint256 id) private pure returns (bool) {
-        unchecked {
-            return (id & SEQUENCE_MASK) - 1 < head & SEQUENCE_MASK;
-        }
-    }
-
-    function _lead(uint16 domain, address account) private pure returns (uint256) {
-        return uint256(uint160(account)) << 16 | domain;
-    }
-
-    function _isCoordinator(uint256 head, uint16 domain, address account) private view returns (bool) {
-        return head >> HEAD_LEAD_SHIFT == _lead(domain, account) || _coordinators[domain][account];
-    }
-
-    /// @dev Closes a task for which the sender may publish a result now, or says why not and changes nothing.
-    function _close(uint256 head, uint64 id, uint8 status) private returns (SkipReason) {
+    /// @dev Closes a task for which the sender may publish a result now, or says why not and changes nothing. Of a free
+    /// task nothing is stored: that it exists only its `Submitted` event tells, so an id without one means nothing to
+    /// any reader. Who may answer a domain's tasks is trusted not to answer one that nobody has asked.
+    function _close(uint64 id, uint8 status) private returns (SkipReason) {
         if (!_isStatus(status)) return SkipReason.InvalidStatus;
-        if (!_exists(head, id)) return SkipReason.UnknownTask;
-        if (!_isCoordinator(head, uint16(id >> 48), msg.sender)) return SkipReason.NotCoordinator;
+        if (!_coordinators[uint16(id >> 48)][msg.sender]) return SkipReason.NotCoordinator;
         uint256 bits = _closed[id >> 8];
         uint256 bit = 1 << (id & 255);
         if (bits & bit != 0) return SkipReason.AlreadyClosed;
@@ -489,8 +453,8 @@ contract TaskBoard is ITaskBoard {
     }
 
     /// @dev One record of `publishDigests` whose task is kept.
-    function _publishKept(uint256 head, uint64 id, uint8 status, uint16 engine, bytes32 digest) private {
-        SkipReason reason = _close(head, id, status);
+    function _publishKept(uint64 id, uint8 status, uint16 engine, bytes32 digest) private {
+        SkipReason reason = _close(id, status);
         if (reason != SkipReason.None) {
             emit Skipped(id, reason);
             return;

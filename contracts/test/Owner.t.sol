@@ -65,7 +65,6 @@ contract OwnerTest is Board {
         board.setCoordinator(2, STRANGER, true);
     }
 
-    /// The lead is one coordinator whose right is stored twice; nobody may tell it from the others.
     function testFuzz_rights_are_what_was_set_last(uint8[40] calldata steps) public {
         vm.prank(OWNER);
         board.registerDomain("second");
