@@ -100,7 +100,7 @@ contract PublishTest is Board {
         results[1] = ITaskBoard.Result(a, OK, 1, "again");
         results[2] = ITaskBoard.Result(b, 0, 1, "no status");
         results[3] = ITaskBoard.Result(b, REJECTED, 1, "b");
-        results[4] = ITaskBoard.Result(9, OK, 1, "unknown");
+        results[4] = ITaskBoard.Result(KEPT | 9, OK, 1, "unknown");
         results[5] = ITaskBoard.Result(c, OK, 1, new bytes(257));
         results[6] = ITaskBoard.Result(1 << 48 | c, OK, 1, "other domain");
         results[7] = ITaskBoard.Result(c, OK, 1, "c");
@@ -128,7 +128,7 @@ contract PublishTest is Board {
         uint64 c = submitFree();
         bytes memory packed = abi.encodePacked(uint16(7));
         packed = bytes.concat(packed, abi.encodePacked(a, OK, DIGEST, a, OK, DIGEST, b, uint8(5), DIGEST));
-        packed = bytes.concat(packed, abi.encodePacked(b, OK, DIGEST, b, OK, DIGEST, uint64(9), OK, DIGEST));
+        packed = bytes.concat(packed, abi.encodePacked(b, OK, DIGEST, b, OK, DIGEST, KEPT | 9, OK, DIGEST));
         packed = bytes.concat(packed, abi.encodePacked(uint64(1) << 48 | c, OK, DIGEST, c, uint8(0), DIGEST));
         packed = bytes.concat(packed, abi.encodePacked(c, OK, DIGEST));
         vm.recordLogs();
