@@ -68,18 +68,18 @@ impl Cgroups {
         }
     }
 
-    /// Makes a child's cgroup with its bounds.
-    pub(crate) fn create(&self, job: u64, memory_bytes: u64) -> io::Result<Group> {
+    /// Makes a child's cgroup, which bounds the number of its processes.
+    pub(crate) fn create(&self, number: u64) -> io::Result<Group> {
         let group = Group {
             folders: match &self.version {
                 Version::One { memory, pids } => {
-                    [memory, pids].iter().map(|folder| folder.join(job.to_string())).collect()
+                    [memory, pids].iter().map(|folder| folder.join(number.to_string())).collect()
                 }
-                Version::Two(folder) => vec![folder.join(job.to_string())],
+                Version::Two(folder) => vec![folder.join(number.to_string())],
             },
             two: matches!(self.version, Version::Two(_)),
         };
-        group.bound(memory_bytes).inspect_err(|_| {
+        group.make().inspect_err(|_| {
             group.try_remove();
         })?;
         Ok(group)
@@ -102,12 +102,15 @@ impl Group {
         self.folders.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
-    fn bound(&self, memory_bytes: u64) -> io::Result<()> {
-        for folder in &self.folders {
-            make(folder)?;
-        }
+    fn make(&self) -> io::Result<()> {
+        self.folders.iter().try_for_each(|folder| make(folder))?;
+        let pids = self.folders.last().map_or(Path::new(""), PathBuf::as_path);
+        write(pids, "pids.max", &MOST_PROCESSES.to_string())
+    }
+
+    /// Bounds the memory of all processes in it together.
+    pub(crate) fn bound(&self, memory_bytes: u64) -> io::Result<()> {
         let bytes = memory_bytes.to_string();
-        let processes = MOST_PROCESSES.to_string();
         let optional = |name: &str, value: &str| match write(self.memory(), name, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             answer => answer,
@@ -115,18 +118,18 @@ impl Group {
         if self.two {
             write(self.memory(), "memory.max", &bytes)?;
             optional("memory.swap.max", "0")?;
-            optional("memory.oom.group", "1")?;
+            optional("memory.oom.group", "1")
         } else {
             write(self.memory(), "memory.limit_in_bytes", &bytes)?;
-            optional("memory.memsw.limit_in_bytes", &bytes)?;
+            optional("memory.memsw.limit_in_bytes", &bytes)
         }
-        let pids = self.folders.last().map_or(Path::new(""), PathBuf::as_path);
-        write(pids, "pids.max", &processes)
     }
 
-    /// Moves a process into the cgroup.
-    pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| write(folder, "cgroup.procs", &pid.to_string()))
+    /// Moves this process, which has one thread, into the cgroup. With version 1 as a single thread: moving a
+    /// process, or another one, makes the kernel wait for all processors, for milliseconds.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        let name = if self.two { "cgroup.procs" } else { "tasks" };
+        self.folders.iter().try_for_each(|folder| write(folder, name, "0"))
     }
 
     /// Whether the kernel ended a process of it for want of memory.

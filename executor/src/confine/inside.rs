@@ -1,5 +1,6 @@
-//! What a fresh child does to itself, in the order in which each step still may: identity, file system, limits,
-//! capabilities, `no_new_privs`, Landlock, and last the filter, which forbids the rest.
+//! What a fresh child does to itself, in the order in which each step still may: identity, file system,
+//! capabilities, `no_new_privs`, Landlock; and once it is known what the child is for, limits and last the filter,
+//! which forbids the rest.
 
 use std::io;
 
@@ -20,8 +21,8 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::{Bounds, Plan};
-use crate::confine::filter::Filter;
+use super::filter::Filter;
+use super::plan::{Bounds, Plan};
 
 /// The newest Landlock rules that are asked for.
 const LANDLOCK: ABI = ABI::V6;
@@ -34,14 +35,17 @@ pub(super) fn die_with_the_launcher() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Puts the confinement on this process. What cannot be put on stands in the answer; the error names what must not
+/// What was put on before it was known what the child is for.
+pub(super) struct Prepared {
+    namespaces: Measure,
+    empty_root: Measure,
+    no_capabilities: Measure,
+    landlock: Measure,
+}
+
+/// Puts on all that depends on no task. What cannot be put on stands in the answer; the error names what must not
 /// be missing.
-pub(super) fn confine(
-    plan: &Plan,
-    bounds: &Bounds,
-    filter: &Filter,
-    cgroup: Measure,
-) -> Result<Isolation, String> {
+pub(super) fn prepare(plan: &Plan) -> Result<Prepared, String> {
     let identity = take_identity(plan);
     die_with_the_launcher().map_err(|e| format!("death signal: {e}"))?;
     // A child of the clone with a pid namespace is its first process; without one, the launcher's session is left.
@@ -51,7 +55,6 @@ pub(super) fn confine(
     } else {
         Measure::NotEnforced("no mount namespace".to_owned())
     };
-    limit(plan, bounds).map_err(|e| format!("rlimits: {e}"))?;
     let no_capabilities = measure(drop_capabilities());
     set_no_new_privs(true)
         .and_then(|()| no_new_privs())
@@ -68,17 +71,31 @@ pub(super) fn confine(
         }
         Err(error) => Measure::NotEnforced(error.to_string()),
     };
+    let namespaces = match (identity, plan.namespaces()) {
+        (Ok(()), namespaces) => namespaces,
+        (Err(error), Measure::Enforced) => {
+            Measure::NotEnforced(format!("no identity of its own: {error}"))
+        }
+        (Err(error), Measure::NotEnforced(reason)) => {
+            Measure::NotEnforced(format!("{reason}; no identity of its own: {error}"))
+        }
+    };
+    Ok(Prepared { namespaces, empty_root, no_capabilities, landlock })
+}
+
+/// Puts on the rest, by the task's bounds, and last the filter.
+pub(super) fn finish(
+    prepared: Prepared,
+    plan: &Plan,
+    bounds: &Bounds,
+    filter: &Filter,
+    cgroup: Measure,
+) -> Result<Isolation, String> {
+    limit(plan, bounds).map_err(|e| format!("rlimits: {e}"))?;
     filter.apply().map_err(|e| format!("seccomp: {e}"))?;
+    let Prepared { namespaces, empty_root, no_capabilities, landlock } = prepared;
     Ok(Isolation {
-        namespaces: match (identity, plan.namespaces()) {
-            (Ok(()), namespaces) => namespaces,
-            (Err(error), Measure::Enforced) => {
-                Measure::NotEnforced(format!("no identity of its own: {error}"))
-            }
-            (Err(error), Measure::NotEnforced(reason)) => {
-                Measure::NotEnforced(format!("{reason}; no identity of its own: {error}"))
-            }
-        },
+        namespaces,
         empty_root,
         no_capabilities,
         no_new_privs: Measure::Enforced,

@@ -11,13 +11,16 @@ use sha2::{Digest as _, Sha256};
 use crate::artifact::Key;
 use crate::step::{self, Job, Streams};
 
-/// The child's work; answers its exit code. The descriptors are the step's inputs and then the report pipe; the
-/// standard streams are the two others.
-pub(super) fn work(start: &Start, isolation: &Isolation, descriptors: Vec<OwnedFd>) -> i32 {
-    prepare(start, isolation, descriptors).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "executor: {error}");
-        EXIT_INFRASTRUCTURE
-    })
+/// The child's work; answers its exit code. It is sent a [`Start`]; the descriptors are the step's inputs and then
+/// the report pipe, and the standard streams are the two others.
+pub(super) fn work(message: &[u8], isolation: &Isolation, descriptors: Vec<OwnedFd>) -> i32 {
+    serde_json::from_slice(message)
+        .map_err(io::Error::from)
+        .and_then(|start| prepare(&start, isolation, descriptors))
+        .unwrap_or_else(|error| {
+            let _ = writeln!(io::stderr(), "executor: {error}");
+            EXIT_INFRASTRUCTURE
+        })
 }
 
 fn prepare(start: &Start, isolation: &Isolation, descriptors: Vec<OwnedFd>) -> io::Result<i32> {

@@ -17,7 +17,7 @@ use rustix::net::SocketType;
 use rustix::process::{Resource, Rlimit, setrlimit, setsid};
 
 use self::socket::{Heard, Socket};
-use crate::confine::{Answer, Bounds, Child, Confiner, Streams, leave_signals_to_the_coordinator};
+use crate::confine::{Answer, Bounds, Child, Confiner, leave_signals_to_the_coordinator, wipe};
 use crate::engine;
 
 /// How long a child may take to confine itself.
@@ -99,7 +99,7 @@ pub fn serve() -> Result<(), Error> {
     let mut socket = Socket::new(socket)?;
     // Made before any child, which then finds its pages; it is also what says for whom compiled forms are.
     let engine = engine::build(DEFAULT_LIMITS.stack_bytes).map_err(Error::Engine)?;
-    let (confiner, isolation) = match Confiner::find() {
+    let (confiner, isolation) = match Confiner::find(child::work) {
         Ok(found) => found,
         Err(reason) => {
             socket.tell(&Tell::Unable { reason: reason.clone() }, None)?;
@@ -124,6 +124,10 @@ pub fn serve() -> Result<(), Error> {
 impl Launcher {
     fn serve(&mut self) -> Result<(), Error> {
         loop {
+            // Not while another confines itself: that one is what somebody waits for.
+            if self.jobs.values().all(|job| job.phase != Phase::Confining) {
+                self.confiner.keep_one_ready();
+            }
             let Some(events) = self.wait()? else {
                 continue;
             };
@@ -189,7 +193,7 @@ impl Launcher {
 
     fn start(&mut self, start: Start, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let job = start.job;
-        match self.try_start(start, descriptors) {
+        match self.try_start(&start, descriptors) {
             Ok(state) => {
                 self.jobs.insert(job, state);
                 Ok(())
@@ -198,23 +202,21 @@ impl Launcher {
         }
     }
 
-    fn try_start(&self, start: Start, mut rest: Vec<OwnedFd>) -> io::Result<Job> {
+    fn try_start(&mut self, start: &Start, mut descriptors: Vec<OwnedFd>) -> io::Result<Job> {
         let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         if self.jobs.contains_key(&start.job) {
             return Err(wrong("a job of this number is there already"));
         }
-        if rest.len() != start.step.inputs() + 3 {
+        if descriptors.len() != start.step.inputs() + 3 {
             return Err(wrong("not the descriptors of this step"));
         }
-        let (Some(stderr), Some(stdout)) = (rest.pop(), rest.pop()) else {
-            return Err(wrong("not the descriptors of this step"));
-        };
+        // The two streams come first for a child.
+        descriptors.rotate_right(2);
         let bounds = Bounds::of(start.step, &start.limits);
-        let streams = Streams { stderr, stdout, rest };
-        let child =
-            self.confiner.start(start.job, &bounds, streams, |isolation, descriptors| {
-                child::work(&start, isolation, descriptors)
-            })?;
+        let mut message = serde_json::to_vec(start)?;
+        let started = self.confiner.start(&bounds, &message, &descriptors);
+        wipe(&mut message);
+        let child = started?;
         Ok(Job {
             child,
             phase: Phase::Confining,
@@ -311,10 +313,7 @@ impl Launcher {
             state.child.kill();
         }
         for state in self.jobs.values() {
-            let mut one = [PollFd::new(&state.child.pidfd, PollFlags::IN)];
-            while matches!(poll(&mut one, None), Err(rustix::io::Errno::INTR)) {}
-            let _ = state.child.reap();
-            state.child.clean();
+            state.child.end();
         }
         self.confiner.close();
     }

@@ -1,16 +1,13 @@
 //! The launcher's end of the socket to its coordinator.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use executor_protocol::launcher::{Ask, MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, Tell};
+use executor_protocol::launcher::{Ask, MAX_MESSAGE_BYTES, Tell};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+
+use crate::confine::{packet, wipe};
 
 /// What came.
 pub(super) enum Heard {
@@ -46,38 +43,18 @@ impl Socket {
 
     /// Takes the next message.
     pub(super) fn hear(&mut self) -> io::Result<Heard> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(
-            &self.descriptor,
-            &mut [IoSliceMut::new(&mut self.buffer)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
-        let received = match received {
+        let (length, descriptors) = match packet::receive(&self.descriptor, &mut self.buffer) {
             Ok(received) => received,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Heard::Nothing),
             Err(Errno::CONNRESET) => return Ok(Heard::Closed),
             Err(error) => return Err(error.into()),
         };
-        let descriptors: Vec<OwnedFd> = ancillary
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        if received.bytes == 0 {
+        if length == 0 {
             return Ok(Heard::Closed);
         }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(io::Error::other("a message larger than agreed"));
-        }
-        let message = self.buffer.get_mut(..received.bytes).unwrap_or_default();
+        let message = self.buffer.get_mut(..length).unwrap_or_default();
         let ask = serde_json::from_slice(message)?;
-        // A child is a copy of this process: it must not find another module's key here.
-        message.fill(0);
+        wipe(message);
         Ok(Heard::Ask(ask, descriptors))
     }
 
@@ -90,22 +67,10 @@ impl Socket {
     /// Says what waits, as far as there is room.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while let Some((message, descriptor)) = self.waiting.front() {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
             let descriptors: Vec<BorrowedFd<'_>> =
                 descriptor.iter().map(|descriptor| descriptor.as_fd()).collect();
-            if !descriptors.is_empty()
-                && !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors))
-            {
-                return Err(io::Error::other("no room for a descriptor"));
-            }
-            match sendmsg(
-                &self.descriptor,
-                &[IoSlice::new(message)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            ) {
-                Ok(_) => drop(self.waiting.pop_front()),
+            match packet::send(&self.descriptor, message, &descriptors) {
+                Ok(()) => drop(self.waiting.pop_front()),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // The coordinator is gone, which the next poll says as well.

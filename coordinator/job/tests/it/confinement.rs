@@ -50,6 +50,12 @@ async fn a_guest_has_nothing_to_see_and_nothing_to_reach() {
     }
     // The second number is the id inside.
     assert!(field(&status, "NSpid").ends_with("\t1"));
+    if isolation.cgroup.is_enforced() {
+        let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let joined = own.lines().filter(|line| line.contains("/wasm-exec-"));
+        let names: Vec<_> = joined.filter_map(|line| line.split(':').nth(1)).collect();
+        assert!(names == [""] || names.len() >= 2 && names.contains(&"memory"), "{own}");
+    }
     if is_root() {
         // Nobody else may look into a process that cannot be dumped.
         has_nothing_to_see_and_nothing_to_reach(pid, &status);
