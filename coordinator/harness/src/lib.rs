@@ -1,8 +1,11 @@
 //! What tests and the long runs of this project play on: a real chain, real processes, and what looks after them.
 
 mod anvil;
+mod cheat;
 mod daemon;
+mod emitter;
 mod gateway;
+mod proxy;
 pub mod scene;
 mod wait;
 
@@ -10,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 pub use anvil::Anvil;
 pub use daemon::{Daemon, binary, command};
+pub use emitter::{Emitter, RawLog};
 pub use gateway::Gateway;
+pub use proxy::{Misbehaviour, Proxy};
 pub use wait::wait_for;
 
 /// A tool that the scripts install, in `WASM_EXEC_TOOLS` or `~/.cache/wasm-exec/tools`.

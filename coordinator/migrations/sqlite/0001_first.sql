@@ -7,7 +7,8 @@ create table instance (
     created_at_ms integer not null
 );
 
--- Where the watcher stands. The cursor is the last block whose events are in the log, by number and hash.
+-- Where the watcher stands. The cursor is the last block whose events are in the log, by number and hash; the next
+-- sequence is 0 while none is known, and the sequence block is where the one before it was seen.
 create table chains (
     chain_id integer not null,
     contract text not null,
@@ -15,6 +16,7 @@ create table chains (
     cursor_number integer not null,
     cursor_hash text not null,
     next_sequence integer not null,
+    sequence_block integer not null,
     primary key (chain_id, contract)
 );
 
@@ -27,6 +29,21 @@ create table blocks (
     parent text not null,
     primary key (chain_id, contract, number)
 );
+
+-- What stands in the blocks above the ring's lowest: what a reorganisation takes back.
+create table sightings (
+    chain_id integer not null,
+    contract text not null,
+    number integer not null,
+    hash text not null,
+    task integer not null references tasks (local_id),
+    kind text not null,
+    transaction_hash text not null,
+    ours integer not null,
+    primary key (chain_id, contract, hash, task, kind)
+);
+create index sightings_number on sightings (chain_id, contract, number);
+create index sightings_task on sightings (task, kind);
 
 create table tasks (
     local_id integer primary key autoincrement,
@@ -88,23 +105,30 @@ create table publications (
     state text not null,
     sender text,
     nonce integer,
+    tries integer not null default 0,
+    code text,
+    message text,
     queued_at_ms integer not null
 );
 create index publications_state on publications (state, queued_at_ms);
 create index publications_nonce on publications (chain_id, sender, nonce);
+create index publications_id on publications (chain_id, contract, task_id);
 
 -- One row for each nonce this coordinator has taken, and one for each transaction it ever signed for it.
+-- The call and its anchor are those of the newest attempt.
 create table outbox (
     chain_id integer not null,
     sender text not null,
     nonce integer not null,
+    contract text not null,
     state text not null,
     call text not null,
     gas_limit integer not null,
     anchor_number integer not null,
-    mined_hash text,
+    anchor_hash text not null,
+    mined_transaction text,
     mined_number integer,
-    mined_block text,
+    mined_hash text,
     created_at_ms integer not null,
     primary key (chain_id, sender, nonce)
 );
@@ -118,7 +142,8 @@ create table attempts (
     raw text not null,
     max_fee_wei text not null,
     priority_fee_wei text not null,
-    sent_at_ms integer,
+    signed_at_ms integer not null,
     primary key (chain_id, sender, nonce, hash),
     foreign key (chain_id, sender, nonce) references outbox (chain_id, sender, nonce)
 );
+create index attempts_hash on attempts (hash);

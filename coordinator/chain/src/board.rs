@@ -1,0 +1,398 @@
+//! What the command line does with the contract: short calls signed by a client's key, each waited for.
+
+use std::time::Duration;
+
+use alloy::{
+    primitives::{Bytes, U64, U256, hex},
+    sol_types::{SolCall, SolConstructor, SolEvent},
+};
+use serde_json::json;
+use task::{Address, BlockRef, Hash, TaskId};
+use task_board::{Submission, TaskBoard, gas};
+use tokio::sync::OnceCell;
+
+use crate::{
+    Client, Error, Key,
+    block::{At, TransactionReceipt, alloy_address},
+    revert,
+    transaction::{FeeRule, eip1559},
+    watcher,
+};
+
+const TIP_WEI: u128 = 1_000_000_000;
+const MINED_WITHIN: Duration = Duration::from_secs(180);
+
+/// A contract on a chain.
+#[derive(Debug, Clone)]
+pub struct Board {
+    client: Client,
+    contract: Address,
+    deployment_block: OnceCell<u64>,
+}
+
+/// What a new contract is set up with.
+#[derive(Debug, Clone, Default)]
+pub struct Deployment {
+    /// Who owns it in the end; none for the one who deploys. Another owner still has to accept.
+    pub owner: Option<Address>,
+    /// Names of the engines that results come from.
+    pub engines: Vec<String>,
+    /// Who may publish in the domain.
+    pub coordinators: Vec<Address>,
+    /// Name of a domain to register; none for the default domain.
+    pub domain: Option<String>,
+}
+
+/// A contract that was just deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deployed {
+    /// Its address.
+    pub contract: Address,
+    /// The block it stands in.
+    pub block: BlockRef,
+    /// The transaction that created it.
+    pub transaction: Hash,
+    /// The index of the domain that the coordinators publish in.
+    pub domain: u16,
+}
+
+/// Tasks that were just submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Their ids, in the order of the requests.
+    pub ids: Vec<TaskId>,
+    /// The transaction's receipt.
+    pub receipt: Receipt,
+}
+
+/// A transaction that was mined and did what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The block it stands in.
+    pub block: BlockRef,
+    /// Its hash.
+    pub transaction: Hash,
+    /// The gas it used.
+    pub gas_used: u64,
+}
+
+/// What publishing a result would cost at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// Upper bound of the gas.
+    pub gas: u64,
+    /// The price of a unit of gas now, in wei.
+    pub gas_price_wei: u128,
+    /// Both multiplied, in wei.
+    pub cost_wei: u128,
+}
+
+impl Board {
+    /// The contract at an address; nothing is asked yet.
+    #[must_use]
+    pub fn new(client: Client, contract: Address) -> Self {
+        Self { client, contract, deployment_block: OnceCell::new() }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn contract(&self) -> Address {
+        self.contract
+    }
+
+    /// Deploys a contract and sets it up.
+    pub async fn deploy(
+        client: &Client,
+        key: &Key,
+        deployment: &Deployment,
+    ) -> Result<Deployed, Error> {
+        let owner = alloy_address(key.address());
+        let mut code = TaskBoard::BYTECODE.to_vec();
+        code.extend(TaskBoard::constructorCall { owner_: owner }.abi_encode());
+        let receipt = send(client, key, "deploy", None, U256::ZERO, code).await?;
+        let created = receipt.contract_address.unwrap_or_default();
+        let board = Self::new(client.clone(), task::Hex(created.into_array()));
+        let mut domain = 0;
+        if let Some(name) = &deployment.domain {
+            let call = TaskBoard::registerDomainCall { name: name.clone() };
+            let receipt = board.call("registerDomain", key, U256::ZERO, &call).await?;
+            let registered = receipt.logs.iter().find_map(|log| {
+                TaskBoard::DomainRegistered::decode_raw_log(log.topics.iter().copied(), &log.data)
+                    .ok()
+            });
+            domain = registered.map_or(0, |event| event.domain);
+        }
+        for engine in &deployment.engines {
+            let call = TaskBoard::registerEngineCall { name: engine.clone() };
+            board.call("registerEngine", key, U256::ZERO, &call).await?;
+        }
+        for coordinator in &deployment.coordinators {
+            let coordinator = alloy_address(*coordinator);
+            let call = TaskBoard::setCoordinatorCall { domain, coordinator, allowed: true };
+            board.call("setCoordinator", key, U256::ZERO, &call).await?;
+        }
+        if let Some(to) = deployment.owner.filter(|to| *to != key.address()) {
+            let call = TaskBoard::transferOwnershipCall { to: alloy_address(to) };
+            board.call("transferOwnership", key, U256::ZERO, &call).await?;
+        }
+        Ok(Deployed {
+            contract: board.contract,
+            block: receipt.block(),
+            transaction: receipt.transaction(),
+            domain,
+        })
+    }
+
+    /// Submits requests, several in one transaction; their fees are sent along.
+    pub async fn submit(&self, key: &Key, requests: &[Submission]) -> Result<Accepted, Error> {
+        let packed = requests.iter().map(Submission::encode).collect::<Result<Vec<_>, _>>()?;
+        let value =
+            requests.iter().fold(U256::ZERO, |sum, request| sum.saturating_add(request.fee));
+        let receipt = match <[_; 1]>::try_from(packed) {
+            Ok([request]) => {
+                let call = TaskBoard::submitCall {
+                    terms: request.terms,
+                    module: request.module,
+                    input: request.input,
+                    entry: request.entry,
+                    extra: request.extra,
+                };
+                self.call("submit", key, value, &call).await?
+            }
+            Err(requests) => {
+                let call = TaskBoard::submitBatchCall { requests };
+                self.call("submitBatch", key, value, &call).await?
+            }
+        };
+        let ids = receipt.logs.iter().filter(|log| log.address.0 == self.contract.0);
+        let ids = ids.filter_map(|log| task_board::Header::of(&log.topics, &log.data).ok());
+        let ids = ids.map(|header| TaskId(header.id.get())).collect();
+        Ok(Accepted { ids, receipt: Receipt::of(&receipt) })
+    }
+
+    /// Asks to cancel a task.
+    pub async fn cancel(&self, key: &Key, id: TaskId) -> Result<Receipt, Error> {
+        let call = TaskBoard::cancelCall { id: id.0 };
+        self.call("cancel", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
+    }
+
+    /// Closes a kept task whose deadline has passed.
+    pub async fn expire(&self, key: &Key, id: TaskId) -> Result<Receipt, Error> {
+        let call = TaskBoard::expireCall { id: id.0 };
+        self.call("expire", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
+    }
+
+    /// Pays the key's whole credit out.
+    pub async fn withdraw(&self, key: &Key, to: Address) -> Result<Receipt, Error> {
+        let call = TaskBoard::withdrawCall { to: alloy_address(to) };
+        self.call("withdraw", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
+    }
+
+    /// Whether an account may publish in a domain.
+    pub async fn is_coordinator(&self, domain: u16, account: Address) -> Result<bool, Error> {
+        let account = alloy_address(account);
+        self.view("isCoordinator", &TaskBoard::isCoordinatorCall { domain, account }).await
+    }
+
+    /// Whether a task has a result or has expired.
+    pub async fn is_closed(&self, id: TaskId) -> Result<bool, Error> {
+        self.view("isClosed", &TaskBoard::isClosedCall { id: id.0 }).await
+    }
+
+    /// How many domains there are; their indices begin at 0.
+    pub async fn domain_count(&self) -> Result<u16, Error> {
+        self.view("domainCount", &TaskBoard::domainCountCall {}).await
+    }
+
+    /// The block that the contract was deployed in; a node without old state answers with its newest block.
+    pub async fn deployment_block(&self) -> Result<u64, Error> {
+        let found = self.deployment_block.get_or_try_init(async || {
+            let endpoint = self.client.endpoint().await?;
+            let found = watcher::deployment_block(&endpoint, self.contract).await;
+            self.client.report(&endpoint, &found);
+            found
+        });
+        found.await.copied()
+    }
+
+    /// What publishing one result would cost at the most: with a document of this many bytes, or its digest alone.
+    pub async fn quote(
+        &self,
+        id: TaskId,
+        document_bytes: Option<usize>,
+        callback_gas: u32,
+    ) -> Result<Quote, Error> {
+        quote(&self.client, id, document_bytes, callback_gas).await
+    }
+
+    async fn view<C: SolCall>(&self, method: &'static str, call: &C) -> Result<C::Return, Error> {
+        let call = json!({
+            "to": self.contract.to_string(), "data": hex::encode_prefixed(call.abi_encode()),
+        });
+        let answer: Bytes = self
+            .client
+            .call("eth_call", &(call, At::Latest.text()))
+            .await
+            .map_err(|error| revert::of_call(method, error))?;
+        if answer.is_empty() {
+            return Err(Error::NoContract(self.contract));
+        }
+        C::abi_decode_returns(&answer).map_err(|error| Error::Unreadable {
+            endpoint: "the contract".to_owned(),
+            method,
+            reason: error.to_string(),
+        })
+    }
+
+    async fn call<C: SolCall>(
+        &self,
+        method: &'static str,
+        key: &Key,
+        value: U256,
+        call: &C,
+    ) -> Result<TransactionReceipt, Error> {
+        let to = Some(self.contract);
+        send(&self.client, key, method, to, value, call.abi_encode()).await
+    }
+}
+
+impl Receipt {
+    fn of(receipt: &TransactionReceipt) -> Self {
+        Self {
+            block: receipt.block(),
+            transaction: receipt.transaction(),
+            gas_used: receipt.gas_used(),
+        }
+    }
+}
+
+impl Quote {
+    /// What publishing a free task's result would cost on this chain now, without any contract.
+    pub async fn of_free_task(
+        client: &Client,
+        document_bytes: Option<usize>,
+    ) -> Result<Self, Error> {
+        quote(client, TaskId::new(0, false, 1), document_bytes, 0).await
+    }
+}
+
+async fn quote(
+    client: &Client,
+    id: TaskId,
+    document_bytes: Option<usize>,
+    callback_gas: u32,
+) -> Result<Quote, Error> {
+    let item = gas::Item {
+        id: task_board::TaskId::new(id.0),
+        document_bytes: document_bytes.unwrap_or_default(),
+        callback_gas,
+    };
+    let gas = match document_bytes {
+        Some(_) => gas::publish_document(&item),
+        None => gas::publish(&item),
+    };
+    let price: U256 = client.call("eth_gasPrice", &[(); 0]).await?;
+    let gas_price_wei: u128 = price.saturating_to();
+    Ok(Quote { gas, gas_price_wei, cost_wei: gas_price_wei.saturating_mul(u128::from(gas)) })
+}
+
+/// Signs, sends and waits for one transaction of a client.
+async fn send(
+    client: &Client,
+    key: &Key,
+    method: &'static str,
+    to: Option<Address>,
+    value: U256,
+    input: Vec<u8>,
+) -> Result<TransactionReceipt, Error> {
+    let from = key.address().to_string();
+    let mut call = json!({
+        "from": from, "value": format!("{value:#x}"), "data": hex::encode_prefixed(&input),
+    });
+    if let (Some(to), Some(fields)) = (to, call.as_object_mut()) {
+        fields.insert("to".to_owned(), to.to_string().into());
+    }
+    let estimate: U64 = client
+        .call("eth_estimateGas", &[&call])
+        .await
+        .map_err(|error| revert::of_call(method, error))?;
+    // An estimate is exact for the state it was made on; a slot that changes meanwhile costs a little more.
+    let gas_limit = estimate.to::<u64>().saturating_mul(6) / 5 + 5_000;
+    let nonce: U64 = client.call("eth_getTransactionCount", &(&from, "pending")).await?;
+    let endpoint = client.endpoint().await?;
+    let head = endpoint.head().await;
+    client.report(&endpoint, &head);
+    let fees = FeeRule { tip_wei: TIP_WEI, cap_wei: None }.fees(head?.base_fee_wei());
+    let to = to.map(alloy_address);
+    let transaction = eip1559(client.chain_id(), nonce.to(), to, value, input, gas_limit, fees);
+    let (hash, raw) = key.sign(transaction)?;
+    let mut heads = client.heads();
+    let waited = tokio::time::timeout(MINED_WITHIN, async {
+        let mut sent = false;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            if !sent {
+                let answer: Result<String, Error> =
+                    client.call("eth_sendRawTransaction", &[&raw]).await;
+                match answer {
+                    Ok(_) => sent = true,
+                    // The reply may be lost while the transaction is not: look, then send the same bytes again.
+                    Err(
+                        error @ (Error::Unreachable { .. }
+                        | Error::Status { .. }
+                        | Error::Resting { .. }),
+                    ) => {
+                        tracing::debug!("sending again: {error}");
+                    }
+                    Err(Error::Rpc { message, .. }) if is_known(&message) => sent = true,
+                    Err(error) => return Err(revert::of_call(method, error)),
+                }
+            }
+            let receipt: Result<Option<TransactionReceipt>, Error> =
+                client.call("eth_getTransactionReceipt", &[hash.to_string()]).await;
+            match receipt {
+                Ok(Some(receipt)) => return Ok(receipt),
+                Ok(None) => {}
+                Err(error) if error.retry() => tracing::debug!("looking again: {error}"),
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = heads.changed() => {}
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    });
+    let receipt = waited
+        .await
+        .map_err(|_| Error::NotMined { transaction: hash, seconds: MINED_WITHIN.as_secs() })??;
+    if receipt.is_success() {
+        return Ok(receipt);
+    }
+    let replay: Result<Bytes, Error> =
+        client.call("eth_call", &(call, At::Number(receipt.block().number).text())).await;
+    match replay {
+        Err(error) => Err(revert::of_call(method, error)),
+        Ok(_) => Err(Error::Reverted {
+            method,
+            code: "reverted",
+            message: format!("the transaction {hash} failed in block {}", receipt.block().number),
+        }),
+    }
+}
+
+/// How nodes say that they have a transaction already, in the pool or mined.
+pub(crate) fn is_known(message: &str) -> bool {
+    let message = message.to_lowercase();
+    [
+        "already known",
+        "known transaction",
+        "already imported",
+        "already exists",
+        "already in mempool",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
+}

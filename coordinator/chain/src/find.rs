@@ -1,0 +1,164 @@
+//! Reading single tasks from the chain alone, without a store.
+
+use alloy::{primitives::B256, sol_types::SolEvent};
+use executor_protocol::Status;
+use serde_json::json;
+use task::{Address, BlockRef, Hash, Identity, Submission, TaskId};
+use task_board::TaskBoard;
+
+use crate::{
+    Board, Error,
+    block::Log,
+    endpoint::Endpoint,
+    range::{Width, any_of},
+    submission, watcher,
+};
+
+const MAX_RANGE: u64 = 10_000;
+
+/// A task as its submission stands on chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundSubmission {
+    /// What it is.
+    pub identity: Identity,
+    /// What its event said.
+    pub submission: Submission,
+    /// Where it stands.
+    pub block: BlockRef,
+}
+
+/// A task's result as it stands on chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundResult {
+    /// How the task ended.
+    pub status: Status,
+    /// The engine's id.
+    pub engine: u16,
+    /// The engine's name, if it is registered.
+    pub engine_name: Option<String>,
+    /// SHA-256 of the result document.
+    pub digest: Hash,
+    /// The document, if it was published itself.
+    pub document: Option<Vec<u8>>,
+    /// Who published it.
+    pub publisher: Address,
+    /// Where it stands.
+    pub block: BlockRef,
+    /// The transaction.
+    pub transaction: Hash,
+}
+
+impl Board {
+    /// Looks for a task's submission, beginning at `from_block` or the contract's deployment.
+    pub async fn find_submission(
+        &self,
+        id: TaskId,
+        from_block: Option<u64>,
+    ) -> Result<Option<FoundSubmission>, Error> {
+        let topics = json!([[TaskBoard::Submitted::SIGNATURE_HASH], topic(id.0)]);
+        let logs = self.search(&topics, from_block, true).await?;
+        let Some((log, block)) = first(&logs) else { return Ok(None) };
+        let read = submission::read(self.client().chain_id(), self.contract(), log);
+        Ok(read.ok().map(|(identity, submission)| FoundSubmission { identity, submission, block }))
+    }
+
+    /// Looks for a task's result, beginning at `from_block` or the contract's deployment.
+    pub async fn find_result(
+        &self,
+        id: TaskId,
+        from_block: Option<u64>,
+    ) -> Result<Option<FoundResult>, Error> {
+        let events =
+            [TaskBoard::Published::SIGNATURE_HASH, TaskBoard::PublishedDocument::SIGNATURE_HASH];
+        let topics = json!([events, topic(id.0)]);
+        let logs = self.search(&topics, from_block, true).await?;
+        let Some((log, block)) = first(&logs) else { return Ok(None) };
+        let Some(found) = watcher::Published::read(log) else { return Ok(None) };
+        Ok(Some(FoundResult {
+            status: found.status,
+            engine: found.engine,
+            engine_name: self.engine_name(found.engine).await?,
+            digest: found.digest,
+            document: found.document,
+            publisher: found.publisher,
+            block,
+            transaction: log.transaction(),
+        }))
+    }
+
+    /// The name that an engine is registered with.
+    pub async fn engine_name(&self, engine: u16) -> Result<Option<String>, Error> {
+        let topics =
+            json!([[TaskBoard::EngineRegistered::SIGNATURE_HASH], topic(u64::from(engine))]);
+        let logs = self.search(&topics, None, true).await?;
+        Ok(logs.first().and_then(registered).map(|(_, name)| name))
+    }
+
+    /// The id that an engine of this name is registered with: the newest one.
+    pub async fn engine_id(&self, name: &str) -> Result<Option<u16>, Error> {
+        let topics = any_of(&[TaskBoard::EngineRegistered::SIGNATURE_HASH]);
+        let logs = self.search(&topics, None, false).await?;
+        let engines = logs.iter().filter_map(registered);
+        Ok(engines.filter(|(_, known)| known == name).map(|(engine, _)| engine).last())
+    }
+
+    /// Reads the contract's logs in bounded ranges; `one` stops at the first.
+    async fn search(
+        &self,
+        topics: &serde_json::Value,
+        from_block: Option<u64>,
+        one: bool,
+    ) -> Result<Vec<Log>, Error> {
+        let endpoint = self.client().endpoint().await?;
+        let found = self.search_at(&endpoint, topics, from_block, one).await;
+        self.client().report(&endpoint, &found);
+        found
+    }
+
+    async fn search_at(
+        &self,
+        endpoint: &Endpoint,
+        topics: &serde_json::Value,
+        from_block: Option<u64>,
+        one: bool,
+    ) -> Result<Vec<Log>, Error> {
+        let mut from = match from_block {
+            Some(from) => from,
+            None => self.deployment_block().await?,
+        };
+        let head = endpoint.head().await?.block().number;
+        let mut width = Width::new(MAX_RANGE);
+        let mut found = Vec::new();
+        while from <= head {
+            let to = width.end(from, head);
+            match endpoint.logs(self.contract(), topics, from, to).await {
+                Ok(logs) => {
+                    found.extend(logs);
+                    if one && !found.is_empty() {
+                        break;
+                    }
+                    width.grow();
+                    from = to + 1;
+                }
+                Err(Error::TooMuch { .. }) if width.shrink(to - from + 1) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn first(logs: &[Log]) -> Option<(&Log, BlockRef)> {
+    let log = logs.first()?;
+    Some((log, log.block()?))
+}
+
+fn registered(log: &Log) -> Option<(u16, String)> {
+    let topics = log.topics.iter().copied();
+    let event = TaskBoard::EngineRegistered::decode_raw_log(topics, &log.data).ok()?;
+    Some((event.engine, event.name))
+}
+
+fn topic(number: u64) -> B256 {
+    B256::left_padding_from(&number.to_be_bytes())
+}

@@ -1,0 +1,119 @@
+//! What a receipt says of each result in it.
+
+use std::collections::BTreeMap;
+
+use alloy::{primitives::Bytes, sol_types::SolEvent};
+use serde_json::json;
+use store::{Account, Outgoing};
+use task_board::TaskBoard;
+
+use crate::{
+    Error,
+    block::{Log, TransactionReceipt, quantity},
+    endpoint::Endpoint,
+    revert::Reason,
+    watcher::Published,
+};
+
+/// How often a result is sent without effect until it is given up.
+const MOST_TRIES: u32 = 5;
+/// The contract knows the hashes of this many blocks.
+const ANCHOR_BLOCKS: u64 = 256;
+
+/// What happened to the items of one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// Ids that stand on chain now, with the digest of what stands there, as 0x-hex.
+    pub(super) published: Vec<(u64, String)>,
+    skipped: BTreeMap<u64, Reason>,
+    failed: Option<Reason>,
+}
+
+/// Why an item does not stand on chain.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    /// Whether it is sent again.
+    pub(super) again: bool,
+    /// Whether the next time is another try of the same, alone and with more gas.
+    pub(super) counts: bool,
+}
+
+impl Verdict {
+    pub(super) async fn of(
+        endpoint: &Endpoint,
+        account: &Account,
+        outgoing: &Outgoing,
+        receipt: &TransactionReceipt,
+    ) -> Result<Self, Error> {
+        let mut verdict = Self::default();
+        if !receipt.is_success() {
+            verdict.failed = Some(why(endpoint, account, outgoing, receipt).await?);
+            return Ok(verdict);
+        }
+        for log in receipt.logs.iter().filter(|log| log.address.0 == outgoing.contract.0) {
+            if let Some(published) = Published::read(log) {
+                verdict.published.push((published.id.0, published.digest.to_string()));
+            } else if let Some((id, reason)) = skipped(log) {
+                verdict.skipped.insert(id, reason);
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// What becomes of an item that was not published.
+    pub(super) fn refusal(&self, id: u64, tries: u32) -> Refusal {
+        let reason = self.skipped.get(&id).or(self.failed.as_ref()).cloned();
+        // The transaction that was mined is an older one, from before this item came to its nonce.
+        let Some(reason) = reason else {
+            let message = "the mined transaction does not hold it".to_owned();
+            let reason = Reason { code: "not_in_transaction", message };
+            return Refusal { reason, again: true, counts: false };
+        };
+        let (again, counts) = match reason.code {
+            "wrong_anchor" => (true, false),
+            "not_enough_gas" | "out_of_gas" | "reverted" => (tries < MOST_TRIES, true),
+            // One bad item must not hold up a transaction that has others.
+            _ => (false, false),
+        };
+        Refusal { reason, again, counts }
+    }
+}
+
+fn skipped(log: &Log) -> Option<(u64, Reason)> {
+    let event = TaskBoard::Skipped::decode_raw_log(log.topics.iter().copied(), &log.data).ok()?;
+    Some((event.id, Reason::of_skip(event.reason, event.id)))
+}
+
+/// Why a whole transaction failed. Its receipt does not say: the anchor is looked at, then the call is made again.
+async fn why(
+    endpoint: &Endpoint,
+    account: &Account,
+    outgoing: &Outgoing,
+    receipt: &TransactionReceipt,
+) -> Result<Reason, Error> {
+    let (anchor, mined) = (outgoing.anchor, receipt.block().number);
+    let is_known = anchor.number < mined && mined - anchor.number <= ANCHOR_BLOCKS;
+    let is_newest =
+        outgoing.attempts.last().is_some_and(|newest| newest.hash == receipt.transaction());
+    // An older attempt had an older anchor, which the outbox has replaced because it was no good.
+    if !is_newest || !is_known || endpoint.has(&anchor).await? == Some(false) {
+        let message = format!("block {} is not a recent one of this chain", anchor.number);
+        return Ok(Reason { code: "wrong_anchor", message });
+    }
+    let call = json!({
+        "from": account.sender.to_string(), "to": outgoing.contract.to_string(), "data": outgoing.call,
+        "gas": quantity(outgoing.gas_limit),
+    });
+    let replay: Result<Bytes, Error> = endpoint.call("eth_call", &(call, quantity(mined))).await;
+    match replay {
+        Err(Error::Rpc { data: Some(data), .. }) if !data.is_empty() => {
+            Ok(Reason::of_revert(&data))
+        }
+        Err(error @ (Error::Unreachable { .. } | Error::Status { .. })) => Err(error),
+        _ if receipt.gas_used() >= outgoing.gas_limit - outgoing.gas_limit / 64 => {
+            Ok(Reason { code: "out_of_gas", message: "the gas limit was too low".to_owned() })
+        }
+        _ => Ok(Reason { code: "reverted", message: "the transaction failed".to_owned() }),
+    }
+}
