@@ -199,10 +199,10 @@ pub(crate) fn files(scene: &Scene, tasks: &[(TaskId, &Planned)]) -> Result<Vec<S
 fn belongs(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match path.components().count() {
-        1 => ["coordinator.sqlite", "lock", "coordinator.lock"].contains(&name.as_ref()),
+        1 => ["coordinator.sqlite", "lock"].contains(&name.as_ref()),
         _ => {
             let is_digest = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_digest || name.ends_with(".compiled") || name == "key"
+            is_digest || name.ends_with(".compiled") || name == "key" || name == "lock"
         }
     }
 }

@@ -208,7 +208,7 @@ fn planned(scene: &Scene, kind: Kind, dice: &mut Dice) -> Result<Planned, Fault>
             plain("endless", submission, r#"{"status":"timed_out"}"#.to_owned())
         }
         Kind::Large => {
-            let text = format!("{:08x}", dice.below(1 << 32)).repeat(64);
+            let text = format!("x{:07x}", dice.below(1 << 28)).repeat(64);
             let name = format!("large-{}.wasm", &text[..8]);
             let module = scene.add(&name, &printing(&text)?)?;
             let submission =
