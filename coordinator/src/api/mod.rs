@@ -1,0 +1,70 @@
+//! The HTTP API: probes, metrics, and tasks as the store has them. It reads; nothing is changed through it.
+
+mod auth;
+mod error;
+mod probe;
+mod request;
+mod task;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+pub use error::Error;
+pub use probe::Readiness;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Secret, metrics::Metrics};
+
+/// The longest time for one answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest body of a request, in bytes.
+const BODY_BYTES: usize = 64 << 10;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Api {
+    store: Store,
+    metrics: Metrics,
+    readiness: Readiness,
+    tokens: auth::Tokens,
+}
+
+impl Api {
+    /// Puts it together; without tokens everybody is let in.
+    #[must_use]
+    pub fn new(store: Store, metrics: Metrics, readiness: Readiness, tokens: &[Secret]) -> Self {
+        Self { store, metrics, readiness, tokens: auth::Tokens::new(tokens) }
+    }
+
+    /// The routes.
+    #[must_use]
+    pub fn router(self) -> Router {
+        let api = Arc::new(self);
+        let guarded = Router::new()
+            .route("/metrics", get(probe::metrics))
+            .route("/api/v1/tasks", get(task::list))
+            .route("/api/v1/tasks/{id}", get(task::show))
+            .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::check));
+        Router::new()
+            .route("/healthz", get(probe::health))
+            .route("/readyz", get(probe::ready))
+            .merge(guarded)
+            .fallback(error::no_route)
+            .method_not_allowed_fallback(error::no_method)
+            .layer(DefaultBodyLimit::max(BODY_BYTES))
+            .layer(middleware::from_fn(request::observe))
+            .with_state(api)
+    }
+
+    /// Answers requests until `soft` is cancelled; those that have begun are answered.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        soft: CancellationToken,
+    ) -> Result<(), std::io::Error> {
+        axum::serve(listener, self.router()).with_graceful_shutdown(soft.cancelled_owned()).await
+    }
+}

@@ -1,0 +1,106 @@
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::json;
+use store::Store;
+
+use super::{Api, Error};
+use crate::{telemetry::causes, work::Work};
+
+/// The longest time that one check may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Alarms that mean: tasks are not seen in time.
+const CHAIN_ALARMS: [&str; 3] = ["chain_unreachable", "chain_lagging", "wrong_chain"];
+
+/// What has to be well for this coordinator to be of use.
+#[derive(Clone)]
+pub struct Readiness {
+    /// What runs tasks.
+    pub work: Arc<Work>,
+    /// What watcher and publisher complain of.
+    pub alarms: chain::Alarms,
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Readiness(..)")
+    }
+}
+
+/// One reason for not being ready, or one thing that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Reason {
+    part: &'static str,
+    code: &'static str,
+    message: String,
+}
+
+impl Readiness {
+    /// What keeps us from working, and what does not but should be looked at.
+    async fn look(&self, store: &Store) -> (Vec<Reason>, Vec<Reason>) {
+        let mut reasons = Vec::new();
+        let mut warnings = Vec::new();
+        let database = tokio::time::timeout(TIMEOUT, store.next_due_at_ms(0)).await;
+        match database {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => reasons.push(Reason {
+                part: "database",
+                code: error.code(),
+                message: causes(&error),
+            }),
+            Err(_) => reasons.push(late("database")),
+        }
+        match tokio::time::timeout(TIMEOUT, self.work.describe()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => reasons.push(Reason {
+                part: "runtime",
+                code: error.code(),
+                message: causes(&error),
+            }),
+            Err(_) => reasons.push(late("runtime")),
+        }
+        for (alarm, message) in self.alarms.current() {
+            let reason = Reason { part: "chain", code: alarm.code(), message };
+            if CHAIN_ALARMS.contains(&reason.code) {
+                reasons.push(reason);
+            } else {
+                warnings.push(reason);
+            }
+        }
+        (reasons, warnings)
+    }
+}
+
+fn late(part: &'static str) -> Reason {
+    Reason { part, code: "timed_out", message: format!("the {part} does not answer") }
+}
+
+/// The process is alive.
+pub(super) async fn health() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+/// The process can do its work, or why not.
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let (reasons, warnings) = api.readiness.look(&api.store).await;
+    let (status, word) = if reasons.is_empty() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    };
+    let body = json!({"status": word, "reasons": reasons, "warnings": warnings});
+    (status, Json(body)).into_response()
+}
+
+/// Metrics as text.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Error> {
+    let text = api.metrics.render(&api.store).await?;
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((kind, text).into_response())
+}

@@ -1,0 +1,103 @@
+use crate::{config, serve, telemetry, work};
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] config::Problems),
+    /// The arguments cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// It was done, and the answer is no.
+    #[error("{0}")]
+    No(String),
+    /// Something that was asked for is not there.
+    #[error("{0}")]
+    Missing(String),
+    /// The chain failed.
+    #[error(transparent)]
+    Chain(#[from] chain::Error),
+    /// Content could not be had or added.
+    #[error(transparent)]
+    Content(#[from] ipfs::Error),
+    /// A run failed for a reason that is not the guest's.
+    #[error(transparent)]
+    Work(#[from] work::Error),
+    /// The runtime cannot be used.
+    #[error(transparent)]
+    Runtime(#[from] job::Error),
+    /// The daemon could not be started.
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
+    /// The log could not be started.
+    #[error(transparent)]
+    Log(#[from] telemetry::Error),
+    /// The request cannot be packed for the contract.
+    #[error("the request cannot be submitted")]
+    Encode(#[from] task_board::EncodeError),
+    /// A running coordinator could not be asked.
+    #[error("cannot ask the coordinator at {url}; is it running, and is --api right?")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A running coordinator answered with an error.
+    #[error("the coordinator answers: {message}")]
+    Api {
+        /// Its code.
+        code: String,
+        /// Its sentence.
+        message: String,
+    },
+    /// A file or a process could not be used.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was being done, and to which file.
+        doing: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Configuration(_) => "configuration",
+            Self::Usage(_) => "usage",
+            Self::No(_) => "negative",
+            Self::Missing(_) => "missing",
+            Self::Chain(error) => error.code(),
+            Self::Content(error) => error.code(),
+            Self::Work(error) => error.code(),
+            Self::Runtime(error) => error.code(),
+            Self::Serve(error) => error.code(),
+            Self::Log(_) => "log",
+            Self::Encode(error) => error.code(),
+            Self::Unreachable { .. } => "coordinator_unreachable",
+            Self::Api { code, .. } => code,
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) | Self::Usage(_) => 2,
+            Self::No(_) => 3,
+            _ => 1,
+        }
+    }
+
+    /// For `map_err`: names what was being done.
+    pub(super) fn doing(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { doing: doing.into(), source }
+    }
+}

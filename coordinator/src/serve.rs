@@ -1,0 +1,374 @@
+//! Puts the daemon together: settings become parts, parts become tasks of one lifecycle. No logic of its own.
+
+use std::{
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use chain::{Alarms, Client, ClientOptions, Endpoints, publisher, watcher};
+use executor_protocol::Measure;
+use job::{Description, launcher::Launcher, process};
+use store::Store;
+use tokio::net::TcpListener;
+
+use crate::{
+    admission::Terms,
+    api::{Api, Readiness},
+    config::{self, Config},
+    lifecycle::{self, Lifecycle},
+    metrics::Metrics,
+    pipeline::{self, Pipeline, Wakes},
+    placeholder,
+    telemetry::causes,
+    work::{self, LimitPolicy, Work},
+};
+
+/// The first and the longest pause after an infrastructure failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why the daemon, or a part of it, could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder of the data folder cannot be used.
+    #[error("cannot use {path}")]
+    Data {
+        /// The file or folder.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another coordinator works on the data folder.
+    #[error("another coordinator works on {0}; COORDINATOR_DATA_DIR names another folder")]
+    Locked(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Where the executor is cannot be found out.
+    #[error("cannot find this program's folder; COORDINATOR_EXECUTOR names the executor")]
+    Executor(#[source] std::io::Error),
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signal(#[source] std::io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The content store cannot be opened.
+    #[error("cannot open the content store")]
+    Content(#[from] ipfs::Error),
+    /// The runtime cannot be used.
+    #[error("the runtime cannot be used")]
+    Runtime(#[from] job::Error),
+    /// What runs tasks cannot be used.
+    #[error(transparent)]
+    Work(#[from] work::Error),
+    /// The chain failed.
+    #[error("the chain cannot be used")]
+    Chain(#[from] chain::Error),
+    /// The sample tasks could not be emitted.
+    #[error(transparent)]
+    Placeholder(#[from] placeholder::Error),
+    /// The metrics cannot be recorded.
+    #[error(transparent)]
+    Metrics(#[from] crate::metrics::Error),
+}
+
+impl Error {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Data { .. } => "data_unusable",
+            Self::Locked(_) => "data_locked",
+            Self::Listen { .. } => "listen_failed",
+            Self::Executor(_) => "executor_unavailable",
+            Self::Signal(_) => "signals",
+            Self::Store(error) => error.code(),
+            Self::Content(error) => error.code(),
+            Self::Runtime(error) => error.code(),
+            Self::Work(error) => error.code(),
+            Self::Chain(error) => error.code(),
+            Self::Placeholder(_) => "placeholder",
+            Self::Metrics(_) => "metrics",
+        }
+    }
+}
+
+/// The limits that requests get under this configuration.
+#[must_use]
+pub fn limits(config: &Config) -> LimitPolicy {
+    LimitPolicy {
+        defaults: config.work.defaults,
+        maxima: config.work.maxima,
+        input_bytes: config.work.max_input_bytes,
+    }
+}
+
+/// The launcher of the executor that the configuration names; nothing is started.
+pub fn launcher(config: &Config) -> Result<Launcher, Error> {
+    use job::launcher::Options;
+    let options = match &config.work.executor {
+        Some(path) => Options::new(path),
+        None => Options::beside_this_program().map_err(Error::Executor)?,
+    };
+    Ok(Launcher::new(options))
+}
+
+/// What runs tasks, with its content store and its launcher.
+pub struct Workshop {
+    /// The work itself.
+    pub work: Arc<Work>,
+    launcher: Launcher,
+}
+
+impl std::fmt::Debug for Workshop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workshop").field("work", &self.work).finish_non_exhaustive()
+    }
+}
+
+impl Workshop {
+    /// Opens content store and runtime in the configuration's data folder.
+    pub async fn open(config: &Config, limits: LimitPolicy) -> Result<Self, Error> {
+        let content = ipfs::Store::open(config.content_options(&config.content_cache())).await?;
+        let launcher = launcher(config)?;
+        let options = process::Options {
+            cache_dir: config.compiled_cache(),
+            cache_bytes: config.work.compiled_cache_bytes,
+        };
+        let config::Runtime::Process { .. } = config.work.runtime;
+        let runtime = Arc::new(process::Process::open(launcher.clone(), options).await?);
+        let work = Arc::new(Work::new(content, launcher.clone(), runtime, limits));
+        Ok(Self { work, launcher })
+    }
+
+    /// Ends the launcher and everything that it started.
+    pub async fn close(&self) {
+        self.launcher.close().await;
+    }
+}
+
+/// A daemon whose parts run.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Where its API listens.
+    pub address: SocketAddr,
+    store: Store,
+    workshop: Workshop,
+    _lock: File,
+}
+
+impl Daemon {
+    /// Releases everything, after the lifecycle has ended.
+    pub async fn close(self) {
+        self.workshop.close().await;
+        self.store.close().await;
+    }
+}
+
+/// Runs the daemon until it is asked to stop; answers whether everything ended as it should.
+pub async fn serve(config: &Config) -> Result<bool, Error> {
+    let lifecycle = Lifecycle::default();
+    let daemon = tokio::select! {
+        daemon = start(config, &lifecycle) => daemon?,
+        interrupted = lifecycle.interrupted() => {
+            interrupted.map_err(Error::Signal)?;
+            return Ok(true);
+        }
+    };
+    let ended_well = lifecycle.run(lifecycle::GRACE).await.map_err(Error::Signal)?;
+    daemon.close().await;
+    tracing::info!("stopped");
+    Ok(ended_well)
+}
+
+/// Starts every part.
+pub async fn start(config: &Config, lifecycle: &Lifecycle) -> Result<Daemon, Error> {
+    let runtime = config.work.runtime;
+    tracing::info!(
+        runtime = runtime.name(),
+        reason = runtime.reason(),
+        version = env!("CARGO_PKG_VERSION"),
+        "tasks run in the runtime {}: {}",
+        runtime.name(),
+        runtime.reason()
+    );
+    let lock = lock(&config.data_dir)?;
+    let metrics = Metrics::install()?;
+    let store = Store::open(&config.database).await?;
+    let workshop = Workshop::open(config, limits(config)).await?;
+    let description = workshop.work.describe().await?;
+    tell_isolation(&description);
+    let address = config.server.listen;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
+
+    let wakes = Wakes::default();
+    let alarms = Alarms::default();
+    let readiness = Readiness { work: Arc::clone(&workshop.work), alarms: alarms.clone() };
+    let api = Api::new(store.clone(), metrics, readiness, &config.server.tokens);
+    lifecycle.spawn("api", api.serve(listener, lifecycle.soft()));
+    tracing::info!(%address, "listening");
+
+    let publishes = if config.chain.endpoints.is_empty() {
+        tracing::warn!(
+            mirror = %config.content.mirror.display(),
+            "COORDINATOR_RPC_URL is empty: the sample tasks are run, nothing is published"
+        );
+        placeholder::emit(&store, &config.content.mirror, &wakes.pipeline).await?;
+        false
+    } else {
+        watch_and_publish(config, &store, &wakes, &alarms, &description, lifecycle).await?
+    };
+
+    let options = pipeline_options(config, publishes);
+    let pipeline = Pipeline::new(store.clone(), Arc::clone(&workshop.work), options, wakes);
+    lifecycle.spawn("pipeline", pipeline.run(lifecycle.soft()));
+    Ok(Daemon { address, store, workshop, _lock: lock })
+}
+
+/// Starts watcher and, where there is a key, publisher; answers whether results are published.
+async fn watch_and_publish(
+    config: &Config,
+    store: &Store,
+    wakes: &Wakes,
+    alarms: &Alarms,
+    description: &Description,
+    lifecycle: &Lifecycle,
+) -> Result<bool, Error> {
+    let Some(contract) = config.chain.contract else { return Ok(false) };
+    let chain = &config.chain;
+    let client = connect(chain).await?;
+    let confirmations =
+        chain.confirmations.unwrap_or_else(|| chain::Confirmations::default_for(client.chain_id()));
+    tracing::info!(
+        chain.id = client.chain_id(),
+        %contract,
+        %confirmations,
+        publisher = chain.key.as_ref().map(|key| tracing::field::display(key.address())),
+        "connected to the chain"
+    );
+    let watcher_options = watcher::Options {
+        domains: chain.domains.clone(),
+        confirmations: Some(confirmations),
+        from_block: chain.from_block,
+        poll_interval: chain.poll_interval,
+        ours: chain.key.as_ref().map(chain::Key::address),
+        ..watcher::Options::new(contract)
+    };
+    let watcher = watcher::Watcher::open(
+        client.clone(),
+        store.clone(),
+        watcher_options,
+        Arc::clone(&wakes.pipeline),
+        alarms.clone(),
+    )
+    .await?;
+    let publisher = match &chain.key {
+        None => {
+            tracing::warn!("COORDINATOR_KEY is empty: nothing is published");
+            None
+        }
+        Some(key) => {
+            let options = publisher::Options {
+                domains: chain.domains.clone(),
+                confirmations: Some(confirmations),
+                poll_interval: chain.poll_interval,
+                tip_wei: chain.tip_wei_per_gas,
+                max_fee_wei: Some(chain.max_fee_wei_per_gas),
+                resubmit_after: chain.resubmit_after,
+                ..publisher::Options::new(contract, description.engine.clone())
+            };
+            let publisher = publisher::Publisher::open(
+                client,
+                store.clone(),
+                key.clone(),
+                options,
+                Arc::clone(&wakes.publisher),
+                Arc::clone(&wakes.pipeline),
+                alarms.clone(),
+            );
+            Some(publisher.await?)
+        }
+    };
+    let publishes = publisher.is_some();
+    if let Some(publisher) = publisher {
+        lifecycle.spawn("publisher", publisher.run(lifecycle.soft()));
+    }
+    lifecycle.spawn("watcher", watcher.run(lifecycle.soft()));
+    Ok(publishes)
+}
+
+/// Connects; an endpoint that cannot be reached yet is tried again for as long as it takes.
+async fn connect(chain: &config::Chain) -> Result<Client, Error> {
+    let endpoints = Endpoints::parse(&chain.endpoint_list())?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match Client::connect(&endpoints, ClientOptions::default()).await {
+            Ok(client) => return Ok(client),
+            Err(error) if error.retry() => {
+                tracing::warn!(error = %causes(&error), "cannot reach the chain yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn pipeline_options(config: &Config, publishes: bool) -> pipeline::Options {
+    let concurrency = NonZeroUsize::new(config.work.concurrency).unwrap_or(NonZeroUsize::MIN);
+    pipeline::Options {
+        concurrency,
+        fetches: concurrency.saturating_mul(NonZeroUsize::MIN.saturating_add(1)),
+        publishes,
+        terms: Terms {
+            min_fee_wei: config.work.min_fee_wei,
+            free_tasks_per_hour: config.work.quota,
+        },
+        retries: config.work.retries,
+        first_pause: FIRST_PAUSE,
+        longest_pause: LONGEST_PAUSE,
+        content_deadline: config.content.deadline,
+        retention: config.retention,
+    }
+}
+
+fn tell_isolation(description: &Description) {
+    tracing::info!(
+        engine = description.engine,
+        engine_version = description.engine_version,
+        "the runtime is there"
+    );
+    for (name, measure) in description.isolation.measures() {
+        if let Measure::NotEnforced(reason) = measure {
+            tracing::warn!(measure = name, reason, "tasks are confined without {name}: {reason}");
+        }
+    }
+}
+
+/// Takes the data folder for this process; the lock ends with the file.
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    let path = data_dir.join("lock");
+    let failed = |source| Error::Data { path: path.display().to_string(), source };
+    std::fs::create_dir_all(data_dir).map_err(failed)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(data_dir.display().to_string())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
