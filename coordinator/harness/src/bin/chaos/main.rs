@@ -133,9 +133,21 @@ enum Moment {
     Start,
     /// Its tasks come at any time.
     Whenever,
-    /// Its tasks come when it works, and it dies soon after.
-    Work,
+    /// Its tasks come when it works, and it dies after this many milliseconds at the most.
+    Work { from_ms: u64, to_ms: u64 },
 }
+
+/// Half of the lives end while what came last is on its way, some are long enough for a task that takes its second.
+const MOMENTS: [Moment; 8] = [
+    Moment::Start,
+    Moment::Whenever,
+    Moment::Whenever,
+    Moment::Work { from_ms: 0, to_ms: 60 },
+    Moment::Work { from_ms: 0, to_ms: 60 },
+    Moment::Work { from_ms: 0, to_ms: 250 },
+    Moment::Work { from_ms: 0, to_ms: 250 },
+    Moment::Work { from_ms: 1000, to_ms: 1500 },
+];
 
 async fn play(options: Options, scene: &Scene) -> Result<Findings, Fault> {
     let began = Instant::now();
@@ -171,7 +183,7 @@ async fn play(options: Options, scene: &Scene) -> Result<Findings, Fault> {
         began.elapsed().as_secs_f64(),
         witness.found()
     );
-    let mut last = scene.coordinator()?;
+    let mut last = coordinator(scene)?;
     sent.submit(scene, plan.into()).await?;
     sent.cancel(scene).await?;
     let mut findings = Findings::default();
@@ -213,26 +225,25 @@ async fn life(
     dice: &mut Dice,
     witness: &mut Witness,
 ) -> Result<(), Fault> {
-    let moment = dice.one_of(&[Moment::Start, Moment::Whenever, Moment::Work, Moment::Work]);
-    let daemon = match moment {
+    let daemon = match dice.one_of(&MOMENTS) {
         Moment::Start => {
             sent.submit(scene, portion).await?;
-            let daemon = scene.coordinator()?;
+            let daemon = coordinator(scene)?;
             dice.pause(0, 400).await;
             daemon
         }
         Moment::Whenever => {
-            let daemon = scene.coordinator()?;
+            let daemon = coordinator(scene)?;
             dice.pause(0, 250).await;
             sent.submit(scene, portion).await?;
             dice.pause(0, 600).await;
             daemon
         }
-        Moment::Work => {
-            let mut daemon = scene.coordinator()?;
+        Moment::Work { from_ms, to_ms } => {
+            let mut daemon = coordinator(scene)?;
             listens(scene, &mut daemon).await?;
             sent.submit(scene, portion).await?;
-            dice.pause(0, 250).await;
+            dice.pause(from_ms, to_ms).await;
             daemon
         }
     };
@@ -241,6 +252,11 @@ async fn life(
     daemon.kill_9().await?;
     witness.count(scene).await;
     Ok(())
+}
+
+/// A few places, so that tasks that never end do not keep all others from being seen in every state.
+fn coordinator(scene: &Scene) -> Result<Daemon, Fault> {
+    scene.coordinator_with(&[("COORDINATOR_CONCURRENCY", "4")])
 }
 
 async fn listens(scene: &Scene, daemon: &mut Daemon) -> Result<(), Fault> {
