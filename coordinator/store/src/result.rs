@@ -109,7 +109,7 @@ impl Writer {
         let doing = Error::doing;
         let old = "select local_id from tasks where rests = 1 and state in ('final', 'cancelled')
                    and seen_at_ms < ?1 order by local_id limit ?2";
-        for table in ["events", "results", "publications"] {
+        for table in ["events", "results", "publications", "sightings"] {
             let sql = format!("delete from {table} where task in ({old})");
             sqlx::query(sqlx::AssertSqlSafe(sql))
                 .bind(before_ms)
