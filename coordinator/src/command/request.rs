@@ -9,6 +9,7 @@ use super::{Error, content};
 use crate::config::value;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)] // flattened into arguments whose group has the same name
 pub(super) struct Arguments {
     /// The module: a file, which is added to the content store first, or a CID
     pub(super) module: String,
