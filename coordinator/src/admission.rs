@@ -42,7 +42,8 @@ pub fn admit(terms: &Terms, request: &Request, earlier: i64, now_ms: i64) -> Res
 /// Whether a deadline (Unix seconds) has passed at `now_ms` (Unix milliseconds).
 #[must_use]
 pub fn has_passed(deadline_at: Option<u64>, now_ms: i64) -> bool {
-    deadline_at.is_some_and(|at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000) <= now_ms)
+    deadline_at
+        .is_some_and(|at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000) <= now_ms)
 }
 
 #[cfg(test)]
@@ -75,7 +76,8 @@ mod tests {
             (terms, &late, 0, Some(Rejection::DeadlinePassed)),
             (dear, &paid, 0, Some(Rejection::FeeTooLow)),
         ] {
-            let got = admit(&terms, request, earlier, 10_000).err().map(|refused| refused.rejection);
+            let got =
+                admit(&terms, request, earlier, 10_000).err().map(|refused| refused.rejection);
             assert_eq!(got, wanted);
         }
     }

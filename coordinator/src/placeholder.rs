@@ -19,11 +19,7 @@ struct Sample {
 const SAMPLES: [Sample; 3] = [
     Sample { module: "fib.wasm", input: Some("fib-input.json"), environment: &[] },
     Sample { module: "affine.wasm", input: Some("affine-input.json"), environment: &[] },
-    Sample {
-        module: "module.wasm",
-        input: None,
-        environment: &[("ADD_X", "2"), ("ADD_Y", "40")],
-    },
+    Sample { module: "module.wasm", input: None, environment: &[("ADD_X", "2"), ("ADD_Y", "40")] },
 ];
 
 /// Why the samples could not be emitted.

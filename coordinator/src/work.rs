@@ -255,7 +255,8 @@ impl Work {
             self.runtime.ensure(&spec).await?;
             match self.runtime.wait(name).await? {
                 Status::Finished(finished) => {
-                    let message = finished.record.as_ref().and_then(|record| record.message.clone());
+                    let message =
+                        finished.record.as_ref().and_then(|record| record.message.clone());
                     return Ok(Answered {
                         document: finished.document,
                         outcome: finished.outcome,

@@ -25,7 +25,8 @@ pub(super) fn content_until_ms(options: &Options, task: &Task) -> i64 {
     let own = i64::try_from(options.content_deadline.as_millis()).unwrap_or(i64::MAX);
     let own = task.seen_at_ms.saturating_add(own);
     let deadline = task.submission.request.as_ref().ok().and_then(|request| request.deadline_at);
-    let Some(deadline_ms) = deadline.map(|at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000))
+    let Some(deadline_ms) =
+        deadline.map(|at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000))
     else {
         return own;
     };

@@ -113,8 +113,8 @@ impl Pipeline {
     /// Puts the pipeline together; nothing is started.
     #[must_use]
     pub fn new(store: Store, work: Arc<Work>, options: Options, wakes: Wakes) -> Self {
-        let instance = job::Instance::parse(store.instance())
-            .unwrap_or_else(|| job::Instance::of(&[0; 16]));
+        let instance =
+            job::Instance::parse(store.instance()).unwrap_or_else(|| job::Instance::of(&[0; 16]));
         let shared = Shared {
             fetch_places: Arc::new(Semaphore::new(options.fetches.get())),
             run_places: Arc::new(Semaphore::new(options.concurrency.get())),
@@ -165,7 +165,8 @@ impl Pipeline {
 
     /// Forgets settled tasks past their retention; answers whether there may be more.
     async fn forget_old(&self) -> Result<bool, Error> {
-        let retention = i64::try_from(self.shared.options.retention.as_millis()).unwrap_or(i64::MAX);
+        let retention =
+            i64::try_from(self.shared.options.retention.as_millis()).unwrap_or(i64::MAX);
         let before_ms = store::now_ms().saturating_sub(retention);
         let mut writer = self.shared.store.begin().await?;
         let forgotten = writer.forget_settled(before_ms, FORGET_AT_ONCE).await?;

@@ -197,7 +197,11 @@ impl Worker {
     }
 
     /// Saves the outcome and, when its document goes on chain as it is, queues its publication in the same transaction.
-    async fn finish(&self, task: Versioned, answered: &Answered) -> Result<Versioned, store::Error> {
+    async fn finish(
+        &self,
+        task: Versioned,
+        answered: &Answered,
+    ) -> Result<Versioned, store::Error> {
         let document = &answered.document;
         let digest = Hex(document.digest());
         let answer = Answer {
@@ -205,7 +209,8 @@ impl Worker {
             digest,
             code: answered.outcome.code().map(str::to_owned),
         };
-        metrics::counter!("wasm_exec_tasks_finished_total", "status" => answer.status.name()).increment(1);
+        metrics::counter!("wasm_exec_tasks_finished_total", "status" => answer.status.name())
+            .increment(1);
         tracing::info!(
             status = answer.status.name(),
             code = answer.code.as_deref(),
@@ -252,8 +257,11 @@ impl Worker {
     async fn publish(&self, task: Versioned) -> Result<Versioned, store::Error> {
         let request = task.task.submission.request.as_ref().ok();
         let deadline_at = request.and_then(|request| request.deadline_at);
-        if task.task.identity.task_id.is_kept() && admission::has_passed(deadline_at, store::now_ms()) {
-            let reason = "the deadline has passed: the contract takes no result, `expire` refunds the fee";
+        if task.task.identity.task_id.is_kept()
+            && admission::has_passed(deadline_at, store::now_ms())
+        {
+            let reason =
+                "the deadline has passed: the contract takes no result, `expire` refunds the fee";
             return self.save(task, &Event::Retired { reason: reason.to_owned() }).await;
         }
         let Some(row) = self.shared.store.result(task.task.local_id).await? else {
@@ -315,11 +323,7 @@ impl Worker {
         // The last try is at the limit, not after it.
         let until_ms = if now_ms < limit_ms { again_ms.min(limit_ms) } else { again_ms };
         tracing::info!(code, error = %message, pause_ms = until_ms - now_ms, "the step is tried again later");
-        let event = Event::Deferred {
-            until_ms,
-            code: code.to_owned(),
-            message,
-        };
+        let event = Event::Deferred { until_ms, code: code.to_owned(), message };
         self.save(task, &event).await
     }
 
