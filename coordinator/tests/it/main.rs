@@ -1,0 +1,11 @@
+//! The coordinator as it is used, on real parts: Anvil, SQLite, Kubo's gateway, the executor. Each test has a chain, a
+//! contract and a data folder of its own, and looks for leftovers of its processes at its end.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod crash;
+mod daemon;
+mod hostile;
+mod outcome;
+mod rejection;
+mod stage;
+mod walk;

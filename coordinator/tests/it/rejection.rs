@@ -1,0 +1,105 @@
+//! What is answered without being run, each with its recorded reason.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alloy::primitives::U256;
+use harness::scene::Scene;
+use ipfs::CidVersion;
+use task_board::{Submission, TaskId};
+
+use crate::stage::{answers, reaches, stage, stop};
+
+async fn is_recorded(scene: &Scene, id: TaskId, code: &str) {
+    let task = reaches(scene, id, "final").await;
+    assert_eq!(task["outcome"]["status"], "rejected", "{task}");
+    assert_eq!(task["outcome"]["code"], code, "{task}");
+    assert_eq!(task["attempts"], 0, "{task}");
+    assert_eq!(scene.result(id).await.unwrap(), None, "a free rejection is not published");
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn what_is_not_run_is_recorded_with_its_reason() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    let fib = scene.wasm("fib.wasm", None).unwrap();
+    for (submission, code) in [
+        (Submission { kind: 2, ..fib.clone() }, "unsupported_kind"),
+        (Submission { kind: 9, ..fib.clone() }, "unsupported_kind"),
+        (Submission { timeout_s: 100_000, ..fib.clone() }, "limits_too_high"),
+        (Submission { memory_mib: 100_000, ..fib.clone() }, "limits_too_high"),
+        (Submission { module: None, ..fib.clone() }, "invalid_cid"),
+        (
+            Submission { module: Some(b"../../api/v0/shutdown".to_vec()), ..fib.clone() },
+            "invalid_cid",
+        ),
+        (Submission { deadline: 1, ..fib.clone() }, "deadline_passed"),
+    ] {
+        let id = scene.submit_one(&submission).await.unwrap();
+        is_recorded(&scene, id, code).await;
+    }
+    stop(daemon).await;
+}
+
+#[tokio::test]
+async fn content_with_a_wrong_digest_is_rejected_at_the_deadline_and_never_run() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    let cid = ipfs::cid_of_bytes(b"the right bytes", CidVersion::V1);
+    let blocks = scene.mirror().join("blocks");
+    std::fs::create_dir_all(&blocks).unwrap();
+    std::fs::write(blocks.join(cid.to_string()), "the wrong bytes").unwrap();
+    let corrupt = |deadline, fee| Submission {
+        kind: 1,
+        module: Some(cid.to_bytes()),
+        deadline,
+        fee,
+        ..Submission::default()
+    };
+    let free = scene.submit_one(&corrupt(now_s() + 3, U256::ZERO)).await.unwrap();
+    let paid = scene.submit_one(&corrupt(now_s() + 10, U256::from(5))).await.unwrap();
+    is_recorded(&scene, free, "content_unavailable").await;
+
+    // The fee comes back in time, and other tasks do not wait for it.
+    answers(&scene, paid, r#"{"status":"rejected","code":"content_unavailable"}"#).await;
+    let refund = scene.board().credit(scene.client()).call().await.unwrap();
+    assert_eq!(refund, U256::from(5));
+    stop(daemon).await;
+}
+
+#[tokio::test]
+async fn content_that_comes_late_is_run() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    let bytes = std::fs::read(scene.mirror().join("trap.wasm")).unwrap();
+    let late = [&bytes[..], &[0, 5, 4, b'l', b'a', b't', b'e']].concat(); // a custom section
+    let submission = Submission {
+        kind: 1,
+        module: Some(ipfs::cid_of_bytes(&late, CidVersion::V1).to_bytes()),
+        entry: Some("trap".to_owned()),
+        ..Submission::default()
+    };
+    let id = scene.submit_one(&submission).await.unwrap();
+    reaches(&scene, id, "fetching").await;
+    scene.add("late.wasm", &late).unwrap();
+    answers(&scene, id, r#"{"status":"failed","code":"trap","trap":"unreachable"}"#).await;
+    stop(daemon).await;
+}
+
+#[tokio::test]
+async fn a_requester_has_a_quota_of_free_tasks() {
+    let scene = stage().await;
+    let daemon = scene.coordinator_with(&[("COORDINATOR_QUOTA", "2")]).unwrap();
+    let fib = scene.wasm("fib.wasm", Some(br#"{"entry":"fib","args":[12]}"#)).unwrap();
+    let paid = Submission { fee: U256::from(1), ..fib.clone() };
+    let document = r#"{"status":"ok","value":144}"#;
+    for _ in 0..2 {
+        answers(&scene, scene.submit_one(&fib).await.unwrap(), document).await;
+    }
+    is_recorded(&scene, scene.submit_one(&fib).await.unwrap(), "quota_exceeded").await;
+    answers(&scene, scene.submit_one(&paid).await.unwrap(), document).await;
+    stop(daemon).await;
+}
