@@ -122,7 +122,7 @@ async fn tell(
         owner: None,
         engines: vec![ready?.engine],
         coordinators: vec![publisher.address()],
-        domain: Some("demo".to_owned()),
+        domain: None,
     };
     let deployed = Board::deploy(&client, &client_key, &deployment).await?;
     output.say(&format!("deployed the TaskBoard {} on {}", deployed.contract, chain.url));

@@ -47,6 +47,15 @@ _FILE, and COORDINATOR_API_TOKEN_FILE.
 Exit codes: 0 what was asked for happened; 1 it could not be done; 2 the command line or the
 configuration cannot be used; 3 it was done and the answer is no (a task failed, a result differs).";
 
+const SERVE_EXAMPLES: &str = "\
+Without COORDINATOR_RPC_URL the sample tasks of the mirror are run, and nothing is published; without
+COORDINATOR_KEY tasks of the chain are run, and nothing is published. A signal (SIGINT, SIGTERM) stops
+it within seconds, a second one at once; what was begun goes on after the next start.
+
+Examples:
+  coordinator serve
+  COORDINATOR_RPC_URL=http://127.0.0.1:8545 COORDINATOR_CONTRACT=0x… COORDINATOR_KEY_FILE=key coordinator";
+
 /// Runs Wasm tasks of a smart contract, confined, and publishes verifiable results.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -62,6 +71,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch the contract, run its tasks, publish their results (the default)
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve,
     /// Show everything on a chain of its own: samples, failures, a verified result
     Demo(demo::Arguments),

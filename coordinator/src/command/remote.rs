@@ -88,6 +88,9 @@ pub(super) fn timeline(task: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The longest text in a line of a timeline, in characters; the JSON has all of it.
+const LONG: usize = 100;
+
 /// A step's details as `name=value`, one level deep.
 fn brief(detail: &Value) -> String {
     let Some(fields) = detail.as_object() else { return detail.to_string() };
@@ -95,6 +98,9 @@ fn brief(detail: &Value) -> String {
         .iter()
         .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| match value {
+            Value::String(text) if text.chars().count() > LONG => {
+                format!("{name}={}…", text.chars().take(LONG).collect::<String>())
+            }
             Value::String(text) => format!("{name}={text}"),
             Value::Object(block) if block.contains_key("number") => {
                 format!("{name}={}", block["number"])
