@@ -1,5 +1,7 @@
 //! What a test does to a chain beside mining and forking.
 
+use std::time::Duration;
+
 use alloy::{
     primitives::{Address, U256},
     sol_types::{SolCall, SolConstructor},
@@ -7,7 +9,7 @@ use alloy::{
 use serde_json::{Value, json};
 use task_board::TaskBoard;
 
-use crate::Anvil;
+use crate::{Anvil, wait_for};
 
 #[expect(clippy::expect_used, reason = "test support: there is nothing to go on with")]
 impl Anvil {
@@ -71,12 +73,18 @@ impl Anvil {
         hash.as_str().expect("a hash").to_owned()
     }
 
-    /// A transaction's receipt; null while it is not mined.
+    /// A transaction's receipt, waited for: Anvil answers before it mines.
     ///
     /// # Panics
-    /// As [`rpc`](Self::rpc).
+    /// As [`rpc`](Self::rpc), and when it is not mined.
     pub async fn receipt(&self, hash: &str) -> Value {
-        self.rpc("eth_getTransactionReceipt", json!([hash])).await
+        wait_for(&format!("{hash} to be mined"), Duration::from_secs(10), async || {
+            match self.rpc("eth_getTransactionReceipt", json!([hash])).await {
+                Value::Null => Err("it is not".to_owned()),
+                receipt => Ok(receipt),
+            }
+        })
+        .await
     }
 
     /// A transaction's signed bytes.
@@ -111,7 +119,8 @@ impl Anvil {
         self.send(0, Some(board), &engine, U256::ZERO).await;
         let coordinator = self.address(1);
         let right = TaskBoard::setCoordinatorCall { domain: 0, coordinator, allowed: true };
-        self.send(0, Some(board), &right.abi_encode(), U256::ZERO).await;
+        let last = self.send(0, Some(board), &right.abi_encode(), U256::ZERO).await;
+        self.receipt(&last).await;
         board
     }
 }

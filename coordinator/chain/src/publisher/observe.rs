@@ -288,24 +288,30 @@ impl Publisher {
         let held = writer.held_by(&self.account, outgoing.nonce).await?;
         // A refusal is told after the watcher has been past the block: it may have seen whose result was first.
         let cursor = writer.chain(&self.board).await?.map_or(0, |row| row.cursor.number);
-        let is_refused = held.iter().any(|pending| pending.state == PendingState::Refused);
-        if is_refused && cursor < mined.block.number {
-            return Ok(false);
-        }
+        let mut waits = false;
+        let mut told = false;
         for pending in held {
             let task = pending.publication.task;
             let event = match (pending.state, pending.refusal) {
                 (PendingState::Mined, _) => Event::Finalized,
+                (PendingState::Refused, _) if cursor < mined.block.number => {
+                    waits = true;
+                    continue;
+                }
                 (PendingState::Refused, Some((code, message))) => Event::Refused { code, message },
                 _ => continue,
             };
             writer.settle(task, PendingState::Settled, None).await?;
             writer.append(task, &event, now_ms).await?;
+            told = true;
         }
-        writer.mark_nonce(&self.account, outgoing.nonce, OutgoingState::Final, Some(mined)).await?;
+        if !waits {
+            let state = OutgoingState::Final;
+            writer.mark_nonce(&self.account, outgoing.nonce, state, Some(mined)).await?;
+        }
         writer.commit().await?;
         self.wakes.notify_one();
-        Ok(true)
+        Ok(told || !waits)
     }
 
     /// The block of a mined transaction is gone and the transaction is in no other: its bytes are sent again.

@@ -1,0 +1,18 @@
+//! The chain's two sides on a real chain and a real database; where something lies, it is a real server that lies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod board;
+mod endpoint;
+mod hostile;
+mod publish;
+mod recovery;
+mod reorg;
+mod stage;
+mod trouble;
+mod watch;
