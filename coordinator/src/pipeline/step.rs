@@ -14,6 +14,9 @@ use crate::{
     work::{self, Answered, Prepared, Refused, Runnable},
 };
 
+/// The most gas that a callback may ask for: `MAX_CALLBACK_GAS` of the contract.
+const MOST_CALLBACK_GAS: u32 = 1_000_000;
+
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     /// Cancelled when the task needs no result any more, and at a stop.
@@ -354,7 +357,12 @@ fn publication(task: &Task, row: &ResultRow) -> Option<Publication> {
         status: answer.status as u8,
         digest: row.digest.clone(),
         document: (row.document.len() <= INLINE_DOCUMENT_BYTES).then(|| row.document.clone()),
-        callback_gas: task.submission.request.as_ref().map_or(0, |request| request.callback_gas),
+        callback_gas: match &task.submission.request {
+            Ok(request) => request.callback_gas,
+            // What its terms say is not known; the contract calls back all the same.
+            Err(_) if task.identity.task_id.is_kept() => MOST_CALLBACK_GAS,
+            Err(_) => 0,
+        },
         included: task.included?,
     })
 }
