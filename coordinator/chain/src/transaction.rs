@@ -28,12 +28,14 @@ impl FeeRule {
     }
 
     /// Fees that replace a transaction with `before`: both higher by an eighth at least, as nodes demand. None when
-    /// that would be above the cap.
+    /// that would be above the cap, which without a setting is ten times what the moment asks for: a transaction that
+    /// is stuck for another reason must not raise its price for ever.
     pub(crate) fn raised(&self, before: Fees, base_fee_wei: u128) -> Option<Fees> {
         let raise = |wei: u128| wei.saturating_add(wei.div_ceil(8)).max(wei.saturating_add(1));
         let fresh = self.fees(base_fee_wei);
         let max_wei = raise(before.max_wei);
-        if self.cap_wei.is_some_and(|cap| max_wei > cap) {
+        let cap = self.cap_wei.unwrap_or(fresh.max_wei.max(1).saturating_mul(10));
+        if max_wei > cap {
             return None;
         }
         let max_wei = max_wei.max(fresh.max_wei);
@@ -86,5 +88,15 @@ mod tests {
         let rule = FeeRule { tip_wei: 0, cap_wei: None };
         let first = rule.fees(0);
         assert_eq!(rule.raised(first, 0).unwrap(), Fees { max_wei: 1, tip_wei: 1 });
+    }
+
+    #[test]
+    fn without_a_cap_ten_times_the_price_is_the_end() {
+        let rule = FeeRule { tip_wei: 10, cap_wei: None };
+        let mut fees = rule.fees(45);
+        while let Some(raised) = rule.raised(fees, 45) {
+            fees = raised;
+        }
+        assert!((900..=1_000).contains(&fees.max_wei), "{fees:?}");
     }
 }

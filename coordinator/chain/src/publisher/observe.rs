@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use store::{Mined, Outgoing, OutgoingState, PendingState};
+use store::{Board, Mined, Outgoing, OutgoingState, PendingState};
 use task::{BlockRef, Event, TaskId};
 
 use super::{Publisher, receipt::Verdict};
@@ -102,13 +102,17 @@ impl Publisher {
         if self.is_unfunded() {
             return Ok(false);
         }
-        if new_head && self.is_stale(endpoint, &outgoing.anchor, head).await? {
+        // Without money a higher price helps nobody, and what was signed for another contract is not ours to change.
+        let may_replace =
+            self.memory.unfunded.is_none() && outgoing.contract == self.board.contract;
+        if may_replace && new_head && self.is_stale(endpoint, &outgoing.anchor, head).await? {
             return self.send_replacement(endpoint, outgoing, head).await;
         }
         let signed_at_ms = outgoing.attempts.last().map_or(0, |attempt| attempt.signed_at_ms);
         let age_ms = u128::try_from(store::now_ms() - signed_at_ms).unwrap_or_default();
         let is_late = age_ms >= self.options.resubmit_after.as_millis();
-        if (is_late || self.memory.cheap.remove(&nonce))
+        if may_replace
+            && (is_late || self.memory.cheap.remove(&nonce))
             && self.send_replacement(endpoint, outgoing, head).await?
         {
             return Ok(true);
@@ -162,7 +166,7 @@ impl Publisher {
         }
         tracing::error!(nonce, "somebody else uses the publisher's key: its nonce is taken");
         metrics::counter!("wasm_exec_chain_nonces_taken_total").increment(1);
-        let contract = Contract::new(self.client.clone(), self.board.contract);
+        let contract = Contract::new(self.client.clone(), outgoing.contract);
         let mut writer = self.store.begin().await?;
         let held = writer.held_by(&self.account, nonce).await?;
         drop(writer);
@@ -235,9 +239,10 @@ impl Publisher {
         let (transaction, block) = (receipt.transaction(), receipt.block());
         let verdict = Verdict::of(endpoint, &self.account, outgoing, receipt).await?;
         let now_ms = store::now_ms();
+        let board = Board { chain_id: self.board.chain_id, contract: outgoing.contract };
         let mut writer = self.store.begin().await?;
         for (id, digest) in &verdict.published {
-            let known = writer.publications_with_id(&self.board, TaskId(*id)).await?;
+            let known = writer.publications_with_id(&board, TaskId(*id)).await?;
             let same = known.iter().filter(|pending| pending.publication.digest == *digest);
             let Some(pending) = same.max_by_key(|pending| pending.state != PendingState::Withheld)
             else {

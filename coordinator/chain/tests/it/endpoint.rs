@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use chain::{Client, ClientOptions, Endpoints};
-use harness::{Anvil, Misbehaviour, Proxy};
+use harness::{Anvil, Misbehaviour, Proxy, wait_for};
 use serde_json::json;
 
-use crate::stage::{Stage, catch_up, client, key, request};
+use crate::stage::{PATIENCE, Stage, catch_up, client, key, request};
 
 #[tokio::test]
 async fn calls_fall_over_to_the_next_endpoint_and_back() {
@@ -17,10 +17,15 @@ async fn calls_fall_over_to_the_next_endpoint_and_back() {
     assert_eq!(watcher.poll().await.unwrap_err().code(), "unreachable");
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!((stage.tasks().await, proxy.count("eth_getLogs")), (1, 1));
-    stage.submit(1).await;
-    tokio::time::sleep(Duration::from_millis(250)).await; // the shortest rest of an endpoint that failed
-    catch_up(&mut watcher, stage.anvil.block_number().await).await;
-    assert_eq!((stage.tasks().await, proxy.count("eth_getLogs")), (2, 2));
+    wait_for("the first endpoint to be asked again", PATIENCE, async || {
+        stage.submit(1).await;
+        catch_up(&mut watcher, stage.anvil.block_number().await).await;
+        match proxy.count("eth_getLogs") {
+            1 => Err("it was not".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@ use alloy::{
     primitives::{Address, B256, U256},
     sol_types::SolEvent as _,
 };
-use harness::{Emitter, RawLog};
+use harness::{Emitter, Misbehaviour, Proxy, RawLog};
+use serde_json::json;
 use task::TaskId;
 use task_board::TaskBoard;
 
-use crate::stage::{Stage, catch_up, own};
+use crate::stage::{Stage, catch_up, client, own};
 
 /// The log of a genuine submission, to be spoilt.
 fn submitted(id: u64, terms: U256, extra: &[u8]) -> RawLog {
@@ -101,4 +102,23 @@ async fn e09_hostile_payloads_become_tasks_with_a_reason_and_the_poller_advances
     assert!(stage.task(TaskId(10)).await.task.submission.request.is_ok());
     assert_eq!(stage.tasks().await, 10);
     assert_eq!(stage.alarms.current(), []);
+}
+
+#[tokio::test]
+async fn e09_a_string_of_two_megabytes_is_a_task_of_a_few_hundred_bytes() {
+    let stage = Stage::start().await;
+    let emitter = Emitter::deploy(&stage.anvil).await;
+    emitter.emit(&stage.anvil, &submitted(1, terms(), &[])).await;
+    let filter = json!([{ "address": emitter.address, "fromBlock": "0x0" }]);
+    let mut logs = stage.anvil.rpc("eth_getLogs", filter).await;
+    let huge = submitted(1, terms(), &vec![b'a'; 2 << 20]);
+    logs[0]["data"] = json!(alloy::hex::encode_prefixed(&huge.data));
+    let proxy = Proxy::start(&stage.anvil.url()).await;
+    let options = chain::watcher::Options { contract: own(emitter.address), ..stage.watching() };
+    let mut watcher = stage.watcher_with(client(&proxy.url()).await, options).await.unwrap();
+    proxy.misbehave("eth_getLogs", Misbehaviour::Answer(logs), 1);
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    let submission = stage.task(TaskId(1)).await.task.submission;
+    assert!(serde_json::to_string(&submission).unwrap().len() < 500);
+    assert_eq!(submission.request.unwrap_err().code.code(), "malformed_request");
 }

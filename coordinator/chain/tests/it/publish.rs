@@ -3,9 +3,10 @@ use std::collections::BTreeSet;
 use chain::publisher;
 use harness::wait_for;
 use serde_json::json;
+use task_board::{ENFORCE_DEADLINE, Submission};
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{ENGINE, PATIENCE, Stage, catch_up, key, own};
+use crate::stage::{ENGINE, PATIENCE, Stage, catch_up, key, own, request};
 
 const DOCUMENT: &str = r#"{"status":"ok","value":144}"#;
 
@@ -23,7 +24,7 @@ async fn a_result_goes_from_the_queue_to_final() {
     let timeline = stage.timeline(id).await;
     assert_eq!(timeline[6..], ["sent", "mined", "finalized", "answered"]);
     assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));
-    assert_eq!(publisher.step().await.unwrap(), false);
+    assert!(!publisher.step().await.unwrap());
     assert!(stage.store.unsettled(&stage.account()).await.unwrap().is_empty());
 }
 
@@ -121,6 +122,36 @@ async fn p08_a_task_that_another_coordinator_answered_is_not_paid_for_twice() {
         matches!(&last.event, task::Event::Refused { code, .. } if code == "already_closed"),
         "{last:?}"
     );
+}
+
+#[tokio::test]
+async fn p08_a_task_whose_deadline_passed_is_refused_with_the_contract_s_reason() {
+    let stage = Stage::start().await;
+    let mut watcher = stage.watcher().await;
+    let latest = stage.anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).await;
+    let now = u64::from_str_radix(&latest["timestamp"].as_str().unwrap()[2..], 16).unwrap();
+    let kept = Submission { deadline: now + 100, flags: ENFORCE_DEADLINE, ..request(1) };
+    let id = stage.board().await.submit(&key(2), &[kept]).await.unwrap().ids[0];
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.answer(id, DOCUMENT, true).await;
+    stage.anvil.rpc("evm_increaseTime", json!([200])).await;
+    let mut publisher = stage.publisher().await;
+    wait_for("the refusal", PATIENCE, async || {
+        publisher.step().await.unwrap();
+        let _ = watcher.poll().await;
+        match stage.state(id).await.as_str() {
+            "cancelled" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    let timeline = stage.store.timeline(stage.task(id).await.task.local_id).await.unwrap();
+    let last = &timeline.last().unwrap().event;
+    assert!(
+        matches!(last, task::Event::Refused { code, .. } if code == "deadline_passed"),
+        "{last:?}"
+    );
+    assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (0, 1));
 }
 
 #[tokio::test]

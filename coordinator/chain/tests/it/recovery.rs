@@ -43,9 +43,10 @@ async fn p01_a_transaction_that_was_mined_unnoticed_is_found_after_a_restart() {
     proxy.misbehave("eth_sendRawTransaction", Misbehaviour::DropReply, 1);
     assert_eq!(publisher.step().await.unwrap_err().code(), "unreachable");
     drop(publisher);
-    assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));
     let outgoing = stage.store.unsettled(&stage.account()).await.unwrap();
     assert_eq!(outgoing[0].state, OutgoingState::Open);
+    stage.anvil.receipt(&outgoing[0].attempts[0].hash.to_string()).await;
+    assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));
 
     let mut publisher = stage.publisher().await;
     stage.until(&mut publisher, id, "final").await;
