@@ -20,8 +20,8 @@ trap 'rm -f "$rust_log" "$forge_log"' EXIT
 
 rust() {
   say "building the tests"
-  # The executor first: tests start the real binary.
-  cargo build --locked --workspace --bins
+  # The programs too, in one call: tests start the real ones, and two calls would unify features differently.
+  cargo build --locked --workspace --bins --tests --examples
   say "Rust tests"
   "$nextest" nextest run --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$rust_log"
 }
