@@ -4,8 +4,9 @@
 . "$(dirname "${BASH_SOURCE[0]}")/build.sh"
 
 need npm "Anvil (Node.js 20 or later)"
-scripts/tools.sh install
+say "Anvil, a development chain"
 ANVIL=${ANVIL:-$(scripts/tools.sh path anvil)}
 export ANVIL
 build_release
+say "the demo"
 exec "$CARGO_TARGET_DIR/release/coordinator" demo "$@"
