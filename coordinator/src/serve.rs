@@ -66,22 +66,46 @@ pub enum Error {
     Store(#[from] store::Error),
     /// The content store cannot be opened.
     #[error("cannot open the content store")]
-    Content(#[from] ipfs::Error),
+    Content(#[source] Box<ipfs::Error>),
     /// The runtime cannot be used.
     #[error("the runtime cannot be used")]
     Runtime(#[from] job::Error),
     /// What runs tasks cannot be used.
     #[error(transparent)]
-    Work(#[from] work::Error),
+    Work(Box<work::Error>),
     /// The chain failed.
     #[error("the chain cannot be used")]
-    Chain(#[from] chain::Error),
+    Chain(#[source] Box<chain::Error>),
     /// The sample tasks could not be emitted.
     #[error(transparent)]
-    Placeholder(#[from] placeholder::Error),
+    Placeholder(Box<placeholder::Error>),
     /// The metrics cannot be recorded.
     #[error(transparent)]
     Metrics(#[from] crate::metrics::Error),
+}
+
+impl From<ipfs::Error> for Error {
+    fn from(error: ipfs::Error) -> Self {
+        Self::Content(Box::new(error))
+    }
+}
+
+impl From<work::Error> for Error {
+    fn from(error: work::Error) -> Self {
+        Self::Work(Box::new(error))
+    }
+}
+
+impl From<placeholder::Error> for Error {
+    fn from(error: placeholder::Error) -> Self {
+        Self::Placeholder(Box::new(error))
+    }
+}
+
+impl From<chain::Error> for Error {
+    fn from(error: chain::Error) -> Self {
+        Self::Chain(Box::new(error))
+    }
 }
 
 impl Error {

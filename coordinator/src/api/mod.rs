@@ -40,7 +40,6 @@ impl Api {
     }
 
     /// The routes.
-    #[must_use]
     pub fn router(self) -> Router {
         let api = Arc::new(self);
         let guarded = Router::new()

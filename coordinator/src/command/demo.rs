@@ -212,7 +212,7 @@ async fn settled(remote: &Remote, id: TaskId) -> Result<Value, Error> {
     let until_at = Instant::now() + SETTLED;
     loop {
         let task = remote.task(&id.to_string()).await?.value;
-        let state = task["state"].as_str().unwrap_or_default();
+        let state = remote::text(&task, "/state").unwrap_or_default();
         if state == "final" || state == "cancelled" || Instant::now() >= until_at {
             return Ok(task);
         }

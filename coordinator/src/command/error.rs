@@ -17,19 +17,19 @@ pub enum Error {
     Missing(String),
     /// The chain failed.
     #[error(transparent)]
-    Chain(#[from] chain::Error),
+    Chain(Box<chain::Error>),
     /// Content could not be had or added.
     #[error(transparent)]
-    Content(#[from] ipfs::Error),
+    Content(Box<ipfs::Error>),
     /// A run failed for a reason that is not the guest's.
     #[error(transparent)]
-    Work(#[from] work::Error),
+    Work(Box<work::Error>),
     /// The runtime cannot be used.
     #[error(transparent)]
     Runtime(#[from] job::Error),
     /// The daemon could not be started.
     #[error(transparent)]
-    Serve(#[from] serve::Error),
+    Serve(Box<serve::Error>),
     /// The log could not be started.
     #[error(transparent)]
     Log(#[from] telemetry::Error),
@@ -62,6 +62,30 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<work::Error> for Error {
+    fn from(error: work::Error) -> Self {
+        Self::Work(Box::new(error))
+    }
+}
+
+impl From<serve::Error> for Error {
+    fn from(error: serve::Error) -> Self {
+        Self::Serve(Box::new(error))
+    }
+}
+
+impl From<ipfs::Error> for Error {
+    fn from(error: ipfs::Error) -> Self {
+        Self::Content(Box::new(error))
+    }
+}
+
+impl From<chain::Error> for Error {
+    fn from(error: chain::Error) -> Self {
+        Self::Chain(Box::new(error))
+    }
 }
 
 impl Error {

@@ -45,15 +45,15 @@ impl Remote {
         }
         let response = request.send().await.map_err(|source| unreachable(&self.root, source))?;
         let status = response.status();
-        let text = response.text().await.map_err(|source| unreachable(&self.root, source))?;
-        let body = serde_json::from_str::<Box<RawValue>>(&text)
+        let body = response.text().await.map_err(|source| unreachable(&self.root, source))?;
+        let body = serde_json::from_str::<Box<RawValue>>(&body)
             .and_then(|text| Ok(Answer { value: serde_json::from_str(text.get())?, text }));
         let body = match body {
             Ok(answer) if status.is_success() => return Ok(answer),
             Ok(answer) => answer.value,
             Err(_) => Value::Null,
         };
-        let word = |name: &str| body["error"][name].as_str().map(str::to_owned);
+        let word = |name: &str| text(&body, &format!("/error/{name}")).map(str::to_owned);
         Err(Error::Api {
             code: word("code").unwrap_or_else(|| format!("http_{}", status.as_u16())),
             message: word("message").unwrap_or_else(|| status.to_string()),
@@ -70,18 +70,23 @@ fn unreachable(root: &Url, source: reqwest::Error) -> Error {
     Error::Unreachable { url: root.to_string(), source: source.without_url() }
 }
 
+/// The text at a place of a JSON document, written as a pointer: `/outcome/status`.
+pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer)?.as_str()
+}
+
 /// A task's timeline as lines of text.
 pub(super) fn timeline(task: &Value) -> Vec<String> {
-    let steps = task["timeline"].as_array().cloned().unwrap_or_default();
+    let steps = task.get("timeline").and_then(Value::as_array).cloned().unwrap_or_default();
     steps
         .iter()
         .map(|step| {
-            let detail = match &step["detail"] {
-                Value::Null => String::new(),
-                detail => format!("  {}", brief(detail)),
+            let detail = match step.get("detail") {
+                None | Some(Value::Null) => String::new(),
+                Some(detail) => format!("  {}", brief(detail)),
             };
-            let at = step["at"].as_str().unwrap_or_default();
-            format!("{at}  {:<12}{detail}", step["step"].as_str().unwrap_or_default())
+            let at = text(step, "/at").unwrap_or_default();
+            format!("{at}  {:<12}{detail}", text(step, "/step").unwrap_or_default())
                 .trim_end()
                 .to_owned()
         })
@@ -103,7 +108,7 @@ fn brief(detail: &Value) -> String {
             }
             Value::String(text) => format!("{name}={text}"),
             Value::Object(block) if block.contains_key("number") => {
-                format!("{name}={}", block["number"])
+                format!("{name}={}", block.get("number").unwrap_or(&Value::Null))
             }
             other => format!("{name}={other}"),
         })

@@ -82,24 +82,22 @@ async fn on_chain(config: &Config, id: TaskId) -> Result<Value, Error> {
 }
 
 fn text(task: &Value) -> String {
-    let word = |value: &Value| value.as_str().map(str::to_owned);
+    let word = |pointer| remote::text(task, pointer);
     let mut lines = vec![format!(
         "task {}: {}",
-        word(&task["id"]).unwrap_or_default(),
-        word(&task["state"]).unwrap_or_default()
+        word("/id").unwrap_or_default(),
+        word("/state").unwrap_or_default()
     )];
-    if let Some(status) = word(&task["outcome"]["status"]) {
-        let code = word(&task["outcome"]["code"]).map(|code| format!(" ({code})"));
+    if let Some(status) = word("/outcome/status") {
+        let code = word("/outcome/code").map(|code| format!(" ({code})"));
         lines.push(format!("outcome: {status}{}", code.unwrap_or_default()));
     }
-    if !task["result"]["document"].is_null() {
-        lines.push(format!("result: {}", task["result"]["document"]));
+    if let Some(document) = task.pointer("/result/document") {
+        lines.push(format!("result: {document}"));
     }
-    if let Some(transaction) = word(&task["publication"]["transaction"]) {
-        lines.push(format!(
-            "published: block {}, transaction {transaction}",
-            task["publication"]["block"]["number"]
-        ));
+    if let Some(transaction) = word("/publication/transaction") {
+        let block = task.pointer("/publication/block/number").unwrap_or(&Value::Null);
+        lines.push(format!("published: block {block}, transaction {transaction}"));
     }
     lines.extend(remote::timeline(task).into_iter().map(|line| format!("  {line}")));
     lines.join("\n")

@@ -2,7 +2,10 @@ use std::{collections::HashMap, time::Duration};
 
 use serde_json::Value;
 
-use super::{Error, Output, remote::Remote};
+use super::{
+    Error, Output,
+    remote::{Remote, text},
+};
 use crate::config::Config;
 
 /// Pause between two looks.
@@ -51,10 +54,10 @@ async fn look(
     output: Output,
 ) -> Result<(), Error> {
     let page = remote.get("/api/v1/tasks", &[("limit", NEWEST.to_string())]).await?;
-    let tasks = page.value["tasks"].as_array().cloned().unwrap_or_default();
+    let tasks = page.value.get("tasks").and_then(Value::as_array).cloned().unwrap_or_default();
     for task in tasks.iter().rev() {
-        let number = task["local_id"].as_i64().unwrap_or_default();
-        let state = task["state"].as_str().unwrap_or_default().to_owned();
+        let number = task.get("local_id").and_then(Value::as_i64).unwrap_or_default();
+        let state = text(task, "/state").unwrap_or_default().to_owned();
         if known.get(&number) != Some(&state) {
             output.data(&line(task), task);
             known.insert(number, state);
@@ -64,10 +67,7 @@ async fn look(
 }
 
 fn line(task: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let outcome = match task["outcome"]["status"].as_str() {
-        Some(status) => format!("  {status}"),
-        None => String::new(),
-    };
-    format!("local:{}  {}  {}{outcome}", task["local_id"], word(&task["id"]), word(&task["state"]))
+    let number = task.get("local_id").unwrap_or(&Value::Null);
+    let words = ["/id", "/state", "/outcome/status"].map(|at| text(task, at).unwrap_or_default());
+    format!("local:{number}  {}", words.join("  ")).trim_end().to_owned()
 }

@@ -262,7 +262,7 @@ impl Config {
         options.mirror = Some(self.content.mirror.clone());
         options.api.clone_from(&self.content.api);
         options.cache_bytes = self.content.cache_bytes;
-        options.timeouts = self.content.timeouts.clone();
+        options.timeouts = self.content.timeouts;
         options
     }
 }
