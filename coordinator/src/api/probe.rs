@@ -6,6 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chain::Alarm;
 use serde::Serialize;
 use serde_json::json;
 use store::Store;
@@ -16,7 +17,7 @@ use crate::{telemetry::causes, work::Work};
 /// The longest time that one check may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Alarms that mean: tasks are not seen in time.
-const CHAIN_ALARMS: [&str; 3] = ["chain_unreachable", "chain_lagging", "wrong_chain"];
+const NOT_READY: [Alarm; 3] = [Alarm::ChainUnreachable, Alarm::ChainLagging, Alarm::SequenceGap];
 
 /// What has to be well for this coordinator to be of use.
 #[derive(Clone)]
@@ -67,7 +68,7 @@ impl Readiness {
         }
         for (alarm, message) in self.alarms.current() {
             let reason = Reason { part: "chain", code: alarm.code(), message };
-            if CHAIN_ALARMS.contains(&reason.code) {
+            if NOT_READY.contains(&alarm) {
                 reasons.push(reason);
             } else {
                 warnings.push(reason);

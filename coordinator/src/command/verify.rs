@@ -1,5 +1,5 @@
 use chain::FoundResult;
-use executor_protocol::{Document, Limits, Outcome, Status};
+use executor_protocol::{Document, Limits, Outcome, Rejection, Status};
 use serde_json::json;
 use task::{Hash, Hex, TaskId};
 
@@ -147,6 +147,10 @@ async fn compare(
     };
     verdict.explanation = match (verdict.equal, rejected, &document) {
         (true, false, _) => "the same result came out".to_owned(),
+        (true, true, _) if verdict.computed == Some(unavailable()) => format!(
+            "the coordinator rejected the task without running it ({said}); the content cannot be had here and now \
+             either"
+        ),
         (true, true, _) => {
             format!("the coordinator rejected the task without running it, and rightly: {said}")
         }
@@ -169,9 +173,14 @@ async fn prepared(workshop: &Workshop, request: &task::Request) -> Result<Option
         Ok(crate::work::Prepared::Answered(answered)) => Ok(Some(answered.document)),
         Ok(crate::work::Prepared::Runnable(_)) => Ok(None),
         // What the coordinator could not have, we cannot have either.
-        Err(error) if error.is_content() => Ok(Some(Document::of(&Outcome::Rejected(
-            executor_protocol::Rejection::ContentUnavailable,
-        )))),
+        Err(error) if error.is_content() => {
+            Ok(Some(Document::of(&Outcome::Rejected(Rejection::ContentUnavailable))))
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The digest of the rejection for content that cannot be had.
+fn unavailable() -> Hash {
+    Hex(Document::of(&Outcome::Rejected(Rejection::ContentUnavailable)).digest())
 }

@@ -2,6 +2,7 @@
 //! ([`Config`]). Everything that is wrong is reported together.
 
 mod check;
+mod list;
 pub mod raw;
 mod secret;
 pub mod setting;
