@@ -69,6 +69,8 @@ pub struct Logs {
     pub skipped: Vec<(TaskId, u8)>,
     /// Credits: task, account, amount.
     pub credited: Vec<(TaskId, Address, U256)>,
+    /// The newest block with one of them.
+    pub last_block: u64,
 }
 
 impl Scene {
@@ -341,6 +343,14 @@ impl Scene {
         if answer.status().is_success() { answer.text().await.ok() } else { None }
     }
 
+    /// The last block that the coordinator has read; none when it has read none or nobody listens.
+    pub async fn cursor(&self) -> Option<u64> {
+        let text = self.get("/metrics").await?;
+        text.lines().find_map(|line| {
+            line.strip_prefix("wasm_exec_chain_cursor_block ")?.trim().parse().ok()
+        })
+    }
+
     /// How many tasks the coordinator has in each state; none when nobody listens.
     pub async fn counts(&self) -> Option<BTreeMap<String, u64>> {
         let text = self.get("/metrics").await?;
@@ -356,6 +366,7 @@ impl Scene {
 impl Logs {
     fn take(&mut self, log: &Log) -> Result<(), Fault> {
         let transaction = log.transaction_hash.unwrap_or_default();
+        self.last_block = self.last_block.max(log.block_number.unwrap_or_default());
         let Some(topic) = log.topic0() else { return Ok(()) };
         let mut publish = |id: u64, status, publisher, document, digest| {
             let result = Published { status, document, digest, publisher, transaction };

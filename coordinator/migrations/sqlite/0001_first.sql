@@ -66,7 +66,8 @@ create table tasks (
     version integer not null default 1,
     unique (chain_id, contract, task_id, payload)
 );
-create index tasks_due on tasks (rests, due_at_ms, local_id);
+create index tasks_due on tasks (rests, due_at_ms);
+create index tasks_next on tasks (rests, state, local_id, due_at_ms);
 create index tasks_state on tasks (state, local_id);
 create index tasks_requester on tasks (requester, seen_at_ms);
 create index tasks_included on tasks (included_hash);

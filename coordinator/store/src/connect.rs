@@ -1,11 +1,14 @@
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
     Row as _, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::Error;
+use crate::{
+    Error,
+    fault::{Hook, Watch},
+};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -15,18 +18,29 @@ pub struct Store {
     writer: SqlitePool,
     pub(crate) reader: SqlitePool,
     instance: String,
+    watch: Option<Watch>,
 }
 
 /// One write transaction. Dropped without [`Writer::commit`], nothing of it happened.
 #[derive(Debug)]
 pub struct Writer {
     pub(crate) transaction: Transaction<'static, Sqlite>,
+    watch: Option<Watch>,
 }
 
 impl Store {
     /// Opens or creates the database at `path`, in WAL mode with full synchronisation, and brings its schema up to date.
     /// A database with a newer schema is refused.
     pub async fn open(path: &Path) -> Result<Self, Error> {
+        Self::connect(path, None).await
+    }
+
+    /// As [`open`](Self::open), with a hook that looks at every commit and may break it: for tests.
+    pub async fn open_with(path: &Path, hook: Arc<dyn Hook>) -> Result<Self, Error> {
+        Self::connect(path, Some(hook)).await
+    }
+
+    async fn connect(path: &Path, hook: Option<Arc<dyn Hook>>) -> Result<Self, Error> {
         let shown = path.display().to_string();
         let open = |source| Error::Open { path: shown.clone(), source };
         let options = SqliteConnectOptions::new()
@@ -54,7 +68,8 @@ impl Store {
             .await
             .map_err(open)?;
         let instance = Self::instance_id(&writer).await?;
-        Ok(Self { writer, reader, instance })
+        let watch = hook.map(|hook| Watch { hook, durable: reader.clone() });
+        Ok(Self { writer, reader, instance, watch })
     }
 
     /// This coordinator's instance id: made once, kept in the database. Eight hex digits.
@@ -88,7 +103,7 @@ impl Store {
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(Error::doing("beginning a transaction"))?;
-        Ok(Writer { transaction })
+        Ok(Writer { transaction, watch: self.watch.clone() })
     }
 
     /// Closes every connection and leaves the write-ahead log merged.
@@ -101,6 +116,9 @@ impl Store {
 impl Writer {
     /// Makes everything of this transaction durable.
     pub async fn commit(self) -> Result<(), Error> {
-        self.transaction.commit().await.map_err(Error::doing("committing"))
+        match self.watch {
+            None => self.transaction.commit().await.map_err(Error::doing("committing")),
+            Some(watch) => watch.commit(self.transaction).await,
+        }
     }
 }

@@ -7,6 +7,7 @@
 mod chain;
 mod connect;
 mod event;
+pub mod fault;
 mod outbox;
 mod result;
 mod task_row;

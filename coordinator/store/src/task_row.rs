@@ -163,21 +163,27 @@ impl Store {
         after: LocalId,
         limit: u32,
     ) -> Result<Vec<Versioned>, Error> {
-        let marks = vec!["?"; states.len()].join(", ");
-        let sql = format!(
-            "select * from tasks where rests = 0 and due_at_ms <= ? and local_id > ? and state in ({marks})
-             order by local_id limit ?"
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now_ms).bind(after.0);
+        // State by state, because an index has the order of one state only: a long queue is never sorted.
+        let mut due = Vec::new();
         for state in states {
-            query = query.bind(*state);
-        }
-        let rows = query
+            let rows = sqlx::query(
+                "select * from tasks where rests = 0 and state = ? and local_id > ? and due_at_ms <= ?
+                 order by local_id limit ?",
+            )
+            .bind(*state)
+            .bind(after.0)
+            .bind(now_ms)
             .bind(limit)
             .fetch_all(&self.reader)
             .await
             .map_err(Error::doing("looking for due tasks"))?;
-        rows.iter().map(decode).collect()
+            for row in &rows {
+                due.push(decode(row)?);
+            }
+        }
+        due.sort_by_key(|versioned| versioned.task.local_id);
+        due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(due)
     }
 
     /// When the next step that waits is due, in Unix milliseconds.

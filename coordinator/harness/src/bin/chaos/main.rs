@@ -286,7 +286,13 @@ async fn settle(scene: &Scene, sent: &Sent, daemon: &mut Daemon) -> Result<(), F
             .iter()
             .filter(|(state, count)| **count > 0 && !SETTLED.contains(&state.as_str()))
             .collect();
-        if missing == 0 && busy.is_empty() && seen == u64::try_from(sent.all.len())? {
+        let read = scene.cursor().await.is_some_and(|cursor| cursor >= logs.last_block);
+        let rests = missing == 0 && busy.is_empty() && read;
+        // Nothing new can come from the chain now: what is left is to be applied, or left for ever.
+        if rests
+            && seen == u64::try_from(sent.all.len())?
+            && leftover::rows(scene).await?.is_empty()
+        {
             return Ok(());
         }
         if let Some(status) = daemon.ended()? {
