@@ -204,21 +204,41 @@ impl Daemon {
 /// Runs the daemon until it is asked to stop; answers whether everything ended as it should.
 pub async fn serve(config: &Config) -> Result<bool, Error> {
     let lifecycle = Lifecycle::default();
-    let daemon = tokio::select! {
-        daemon = start(config, &lifecycle) => daemon?,
+    let started = tokio::select! {
+        started = start(config, &lifecycle) => Some(started),
         interrupted = lifecycle.interrupted() => {
             interrupted.map_err(Error::Signal)?;
-            return Ok(true);
+            None
         }
     };
+    if !matches!(started, Some(Ok(_))) {
+        // What had been started ends in good order: it is not what failed.
+        lifecycle.stop();
+    }
     let ended_well = lifecycle.run(lifecycle::GRACE).await.map_err(Error::Signal)?;
-    daemon.close().await;
+    if let Some(started) = started {
+        started?.close().await;
+    }
     tracing::info!("stopped");
     Ok(ended_well)
 }
 
 /// Starts every part.
 pub async fn start(config: &Config, lifecycle: &Lifecycle) -> Result<Daemon, Error> {
+    let lock = lock(&config.data_dir)?;
+    let metrics = Metrics::install()?;
+    let store = Store::open(&config.database).await?;
+    start_on(config, lifecycle, lock, metrics, store).await
+}
+
+/// Starts every part on a data folder that is [locked](lock) and a store that is open.
+pub async fn start_on(
+    config: &Config,
+    lifecycle: &Lifecycle,
+    lock: File,
+    metrics: Metrics,
+    store: Store,
+) -> Result<Daemon, Error> {
     let runtime = config.work.runtime;
     tracing::info!(
         runtime = runtime.name(),
@@ -228,9 +248,6 @@ pub async fn start(config: &Config, lifecycle: &Lifecycle) -> Result<Daemon, Err
         runtime.name(),
         runtime.reason()
     );
-    let lock = lock(&config.data_dir)?;
-    let metrics = Metrics::install()?;
-    let store = Store::open(&config.database).await?;
     let workshop = Workshop::open(config, limits(config)).await?;
     let description = workshop.work.describe().await?;
     tell_isolation(&description);
@@ -383,8 +400,8 @@ fn tell_isolation(description: &Description) {
     }
 }
 
-/// Takes the data folder for this process; the lock ends with the file.
-fn lock(data_dir: &Path) -> Result<File, Error> {
+/// Takes the data folder for this process, which is made where it is missing; the lock ends with the file.
+pub fn lock(data_dir: &Path) -> Result<File, Error> {
     let path = data_dir.join("lock");
     let failed = |source| Error::Data { path: path.display().to_string(), source };
     std::fs::create_dir_all(data_dir).map_err(failed)?;

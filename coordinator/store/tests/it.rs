@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
 use executor_protocol::{Rejection, Status};
-use store::{Error, Filter, Store};
+use store::{
+    Error, Filter, Store,
+    fault::{Answer as Looked, Hook},
+};
 use task::{Answer, BlockRef, Event, Hex, Identity, LocalId, Malformed, Submission, TaskId};
 
 fn identity(sequence: u64, payload: u8) -> Identity {
@@ -171,4 +174,58 @@ async fn old_settled_tasks_are_forgotten_and_those_with_a_step_to_take_are_not()
     assert!(store.task(ended).await.unwrap().is_none());
     assert!(store.timeline(ended).await.unwrap().is_empty());
     assert!(store.task(open).await.unwrap().is_some());
+}
+
+/// Breaks every commit, before it or after it.
+#[derive(Debug)]
+struct Breaker {
+    before: bool,
+    seen: std::sync::Mutex<Vec<String>>,
+}
+
+impl Breaker {
+    fn answer(&self, breaks: bool) -> Looked<'_> {
+        Box::pin(std::future::ready(match breaks {
+            true => Err(std::io::Error::other("broken")),
+            false => Ok(()),
+        }))
+    }
+}
+
+impl Hook for Breaker {
+    fn before<'a>(&'a self, steps: &'a [String]) -> Looked<'a> {
+        self.seen.lock().unwrap().extend(steps.iter().cloned());
+        self.answer(self.before)
+    }
+
+    fn after<'a>(&'a self, _: &'a [String]) -> Looked<'a> {
+        self.answer(!self.before)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_broken_before_it_is_undone_and_one_after_it_is_durable() {
+    for before in [true, false] {
+        let Fixture { store, folder } = fixture().await;
+        let id = insert(&store, 1).await;
+        let mut writer = store.begin().await.unwrap();
+        writer.append(id, &Event::Expired, 1).await.unwrap();
+        writer.commit().await.unwrap();
+        let breaker = std::sync::Arc::new(Breaker { before, seen: std::sync::Mutex::default() });
+        let path = folder.path().join("coordinator.db");
+        let broken = Store::open_with(&path, std::sync::Arc::clone(&breaker) as _).await.unwrap();
+        let mut writer = broken.begin().await.unwrap();
+        let task = writer.load(id).await.unwrap();
+        writer.apply(task, &Event::FetchStarted, 2).await.unwrap();
+        writer.append(id, &Event::CancelRequested, 3).await.unwrap();
+        writer.mark_applied(1).await.unwrap();
+        let error = writer.commit().await.unwrap_err();
+        assert_eq!(error.code(), "database_failed");
+        let steps = ["applied expired", "fetch_started", "reported cancel_requested"];
+        assert_eq!(*breaker.seen.lock().unwrap(), steps);
+        let expected = if before { "requested" } else { "fetching" };
+        assert_eq!(store.task(id).await.unwrap().unwrap().task.state.name(), expected);
+        // A broken commit is over: the next one can begin.
+        broken.begin().await.unwrap();
+    }
 }
