@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Mutex,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -28,6 +31,34 @@ pub struct Lifecycle {
     hard: CancellationToken,
     tracker: TaskTracker,
     failed: Arc<AtomicBool>,
+    signals: Arc<Mutex<Option<Signals>>>,
+}
+
+/// The signals that ask for a stop. Kept from the first wait on, so that none is lost between two waits.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Those that are listened for already, else from now on.
+    fn of(kept: &mut Option<Self>) -> std::io::Result<&mut Self> {
+        match kept {
+            Some(signals) => Ok(signals),
+            none => Ok(none.insert(Self {
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+            })),
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
 }
 
 /// Cancels a lifecycle when its task ends without being asked to.
@@ -101,12 +132,8 @@ impl Lifecycle {
 
     /// Waits for a signal (SIGINT or SIGTERM) and asks everybody to finish.
     pub async fn interrupted(&self) -> std::io::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut signals = self.signals.lock().await;
+        Signals::of(&mut signals)?.next().await;
         self.stop();
         Ok(())
     }
@@ -114,23 +141,17 @@ impl Lifecycle {
     /// Waits for a signal (SIGINT or SIGTERM) or the end of a part, then for all parts: a second signal or the end
     /// of `grace` cancels the hard token. Answers whether everything ended as it should.
     pub async fn run(&self, grace: Duration) -> std::io::Result<bool> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut next_signal = async || {
-            tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            }
-        };
+        let mut signals = self.signals.lock().await;
+        let signals = Signals::of(&mut signals)?;
         tokio::select! {
             () = self.soft.cancelled() => {}
-            name = next_signal() => tracing::info!(signal = name, "stopping; a second signal stops at once"),
+            name = signals.next() => tracing::info!(signal = name, "stopping; a second signal stops at once"),
         }
         self.soft.cancel();
         self.tracker.close();
         let drained = tokio::select! {
             () = self.tracker.wait() => true,
-            name = next_signal() => {
+            name = signals.next() => {
                 tracing::warn!(signal = name, "stopping at once");
                 false
             }
@@ -183,6 +204,17 @@ mod tests {
             Ok::<(), Infallible>(())
         });
         assert!(!lifecycle.run(GRACE).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_signal_between_two_waits_is_not_lost() {
+        let lifecycle = Lifecycle::default();
+        let first = tokio::time::timeout(Duration::ZERO, lifecycle.interrupted()).await;
+        assert!(first.is_err(), "nothing has come yet");
+        let pid = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+        assert!(lifecycle.run(GRACE).await.unwrap());
     }
 
     #[tokio::test]
