@@ -32,7 +32,7 @@ pub enum Error {
         path: String,
         /// The cause.
         #[source]
-        source: ipfs::Error,
+        source: Box<ipfs::Error>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -59,8 +59,10 @@ pub async fn emit(store: &Store, mirror: &Path, pipeline: &Arc<Notify>) -> Resul
 fn task_of(mirror: &Path, sample: &Sample, sequence: u64) -> Result<(Identity, Submission), Error> {
     let cid = |name: &str| -> Result<Cid, Error> {
         let path = mirror.join(name);
-        cid_of_file(&path, CidVersion::V0)
-            .map_err(|source| Error::Sample { path: path.display().to_string(), source })
+        cid_of_file(&path, CidVersion::V0).map_err(|source| Error::Sample {
+            path: path.display().to_string(),
+            source: source.into(),
+        })
     };
     let request = Request {
         kind: Kind::Wasm,

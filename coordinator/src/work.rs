@@ -129,7 +129,7 @@ pub enum Error {
         cid: String,
         /// The cause.
         #[source]
-        source: ipfs::Error,
+        source: Box<ipfs::Error>,
     },
     /// The runtime or the launcher failed.
     #[error("the runtime failed")]
@@ -164,13 +164,16 @@ impl Error {
     }
 }
 
+/// What a look at a module said: none when it may run. By the module's SHA-256 and the memory limit in MiB.
+type Verdicts = HashMap<([u8; 32], u32), Option<Answered>>;
+
 /// Everything that one task's work needs.
 pub struct Work {
     content: ipfs::Store,
     launcher: Launcher,
     runtime: Arc<dyn Runtime>,
     limits: LimitPolicy,
-    verdicts: Mutex<HashMap<([u8; 32], u32), Option<Answered>>>,
+    verdicts: Mutex<Verdicts>,
 }
 
 impl std::fmt::Debug for Work {
@@ -321,7 +324,9 @@ impl Work {
             "invalid_cid" | "unsupported_codec" | "unsupported_hash" => Rejection::InvalidCid,
             "not_a_file" | "malformed_block" => Rejection::InvalidContent,
             "too_large" | "too_many_nodes" | "too_deep" => Rejection::ContentTooLarge,
-            _ => return Err(Error::Content { role, cid: cid.to_string(), source: error }),
+            _ => {
+                return Err(Error::Content { role, cid: cid.to_string(), source: Box::new(error) });
+            }
         };
         Ok(Err(Refused { rejection, message: format!("the {role} {cid}: {error}") }))
     }
