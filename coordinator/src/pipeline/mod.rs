@@ -243,7 +243,9 @@ impl Pipeline {
                 let page = due.len();
                 for versioned in due {
                     after = versioned.task.local_id;
-                    if self.busy.contains_key(&after) {
+                    // What the watcher said of a new task is applied first, lest its worker work in vain.
+                    let is_told = versioned.task.included.is_some() || states != FETCH_STATES;
+                    if !is_told || self.busy.contains_key(&after) {
                         continue;
                     }
                     let place = match (&places, states) {

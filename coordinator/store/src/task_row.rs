@@ -164,26 +164,19 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Versioned>, Error> {
         // State by state, because an index has the order of one state only: a long queue is never sorted.
-        let mut due = Vec::new();
+        let one = "select * from (select * from tasks where rests = 0 and state = ? and local_id > ?
+                   and due_at_ms <= ? order by local_id limit ?)";
+        let sql = vec![one; states.len()].join(" union all ") + " order by local_id limit ?";
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for state in states {
-            let rows = sqlx::query(
-                "select * from tasks where rests = 0 and state = ? and local_id > ? and due_at_ms <= ?
-                 order by local_id limit ?",
-            )
-            .bind(*state)
-            .bind(after.0)
-            .bind(now_ms)
+            query = query.bind(*state).bind(after.0).bind(now_ms).bind(limit);
+        }
+        let rows = query
             .bind(limit)
             .fetch_all(&self.reader)
             .await
             .map_err(Error::doing("looking for due tasks"))?;
-            for row in &rows {
-                due.push(decode(row)?);
-            }
-        }
-        due.sort_by_key(|versioned| versioned.task.local_id);
-        due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(due)
+        rows.iter().map(decode).collect()
     }
 
     /// When the next step that waits is due, in Unix milliseconds.
