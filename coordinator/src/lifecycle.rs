@@ -132,27 +132,32 @@ impl Lifecycle {
 
     /// Waits for a signal (SIGINT or SIGTERM) and asks everybody to finish.
     pub async fn interrupted(&self) -> std::io::Result<()> {
-        let mut signals = self.signals.lock().await;
-        Signals::of(&mut signals)?.next().await;
+        self.signal().await?;
         self.stop();
         Ok(())
+    }
+
+    /// The next signal, for whoever asked first: another wait goes on until that one is dropped.
+    async fn signal(&self) -> std::io::Result<&'static str> {
+        let mut signals = self.signals.lock().await;
+        Ok(Signals::of(&mut signals)?.next().await)
     }
 
     /// Waits for a signal (SIGINT or SIGTERM) or the end of a part, then for all parts: a second signal or the end
     /// of `grace` cancels the hard token. Answers whether everything ended as it should.
     pub async fn run(&self, grace: Duration) -> std::io::Result<bool> {
-        let mut signals = self.signals.lock().await;
-        let signals = Signals::of(&mut signals)?;
         tokio::select! {
             () = self.soft.cancelled() => {}
-            name = signals.next() => tracing::info!(signal = name, "stopping; a second signal stops at once"),
+            name = self.signal() => {
+                tracing::info!(signal = name?, "stopping; a second signal stops at once");
+            }
         }
         self.soft.cancel();
         self.tracker.close();
         let drained = tokio::select! {
             () = self.tracker.wait() => true,
-            name = signals.next() => {
-                tracing::warn!(signal = name, "stopping at once");
+            name = self.signal() => {
+                tracing::warn!(signal = name?, "stopping at once");
                 false
             }
             () = tokio::time::sleep(grace) => {
@@ -215,6 +220,18 @@ mod tests {
         let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         assert!(sent.success());
         assert!(lifecycle.run(GRACE).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_run_inside_a_wait_for_a_signal_ends() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.stop();
+        let ended = tokio::select! {
+            biased;
+            _ = lifecycle.interrupted() => None,
+            ended = lifecycle.run(GRACE) => Some(ended.unwrap()),
+        };
+        assert_eq!(ended, Some(true));
     }
 
     #[tokio::test]
