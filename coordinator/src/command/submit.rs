@@ -89,7 +89,12 @@ pub(super) async fn submit(
         };
         let document = result::document(&store, &found).await?;
         let value = result::describe(id, &found, &document)?;
-        output.data(&document, &value);
+        // The id is what scripts take; with JSON the line has both.
+        if output.is_json() {
+            output.data(&document, &value);
+        } else {
+            output.say(&format!("task {id}: {document}"));
+        }
         if found.status != Status::Ok {
             failed.push(format!("task {id} {}", found.status));
         }

@@ -164,7 +164,8 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Versioned>, Error> {
         // State by state, because an index has the order of one state only: a long queue is never sorted.
-        let one = "select * from (select * from tasks where rests = 0 and state = ? and local_id > ?
+        let one =
+            "select * from (select * from tasks where rests = 0 and state = ? and local_id > ?
                    and due_at_ms <= ? order by local_id limit ?)";
         let sql = vec![one; states.len()].join(" union all ") + " order by local_id limit ?";
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
