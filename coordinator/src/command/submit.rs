@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Signs with COORDINATOR_CLIENT_KEY. Prints the task's id; with --wait also its result document.
+Signs with COORDINATOR_CLIENT_KEY. Prints the task's id; --wait tells the result on stderr (with --json it is on stdout) and ends well only if it is ok.
 The rejection of a free task is not published: a wait for it ends after --wait-limit.
 
 Examples:
