@@ -61,6 +61,9 @@ pub enum Error {
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signal(#[source] std::io::Error),
+    /// A part ended with an error, by a panic, or on its own.
+    #[error("a part of the coordinator failed; the log says which")]
+    Part,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -118,6 +121,7 @@ impl Error {
             Self::Listen { .. } => "listen_failed",
             Self::Executor(_) => "executor_unavailable",
             Self::Signal(_) => "signals",
+            Self::Part => "part_failed",
             Self::Store(error) => error.code(),
             Self::Content(error) => error.code(),
             Self::Runtime(error) => error.code(),
@@ -301,22 +305,6 @@ async fn watch_and_publish(
         publisher = chain.key.as_ref().map(|key| tracing::field::display(key.address())),
         "connected to the chain"
     );
-    let watcher_options = watcher::Options {
-        domains: chain.domains.clone(),
-        confirmations: Some(confirmations),
-        from_block: chain.from_block,
-        poll_interval: chain.poll_interval,
-        ours: chain.key.as_ref().map(chain::Key::address),
-        ..watcher::Options::new(contract)
-    };
-    let watcher = watcher::Watcher::open(
-        client.clone(),
-        store.clone(),
-        watcher_options,
-        Arc::clone(&wakes.pipeline),
-        alarms.clone(),
-    )
-    .await?;
     let publisher = match &chain.key {
         None => {
             tracing::warn!("COORDINATOR_KEY is empty: nothing is published");
@@ -333,7 +321,7 @@ async fn watch_and_publish(
                 ..publisher::Options::new(contract, description.engine.clone())
             };
             let publisher = publisher::Publisher::open(
-                client,
+                client.clone(),
                 store.clone(),
                 key.clone(),
                 options,
@@ -344,6 +332,27 @@ async fn watch_and_publish(
             Some(publisher.await?)
         }
     };
+    // Tasks that this key may not answer are not run either.
+    let domains = match &publisher {
+        Some(publisher) => publisher.domains().clone(),
+        None => chain.domains.clone(),
+    };
+    let watcher_options = watcher::Options {
+        domains,
+        confirmations: Some(confirmations),
+        from_block: chain.from_block,
+        poll_interval: chain.poll_interval,
+        ours: chain.key.as_ref().map(chain::Key::address),
+        ..watcher::Options::new(contract)
+    };
+    let watcher = watcher::Watcher::open(
+        client,
+        store.clone(),
+        watcher_options,
+        Arc::clone(&wakes.pipeline),
+        alarms.clone(),
+    )
+    .await?;
     let publishes = publisher.is_some();
     if let Some(publisher) = publisher {
         lifecycle.spawn("publisher", publisher.run(lifecycle.soft()));

@@ -157,7 +157,7 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
     match command {
         Command::Serve => match serve::serve(&config).await? {
             true => Ok(()),
-            false => Err(Error::No("a part of the coordinator failed; the log says which".into())),
+            false => Err(serve::Error::Part.into()),
         },
         Command::Demo(arguments) => demo::demo(&config, &arguments, output).await,
         Command::Deploy(arguments) => deploy::deploy(&config, &arguments, output).await,

@@ -200,7 +200,7 @@ pub static SETTINGS: &[Setting] = &[
         CHAIN,
         "domains",
         "NUMBERS",
-        Unset("empty: all"),
+        Unset("empty: all that the publisher's key may answer; without a key all"),
         "domains whose tasks are taken, by index, comma-separated",
     ),
     open(

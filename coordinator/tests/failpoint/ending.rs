@@ -104,7 +104,7 @@ async fn a_coordinator_whose_database_is_taken_away_ends_with_a_failure() {
     let store = Store::open(&scene.data().join("coordinator.sqlite")).await.unwrap();
     let taken = store.begin().await.unwrap();
     scene.submit_one(&submission).await.unwrap();
-    let tail = ends(&mut daemon, 3).await; // SQLite waits ten seconds for the lock
+    let tail = ends(&mut daemon, 1).await; // SQLite waits ten seconds for the lock
     drop(taken);
     for words in ["a part of the coordinator failed", "database is locked", "the log says which"] {
         assert!(tail.contains(words), "{words}: {tail}");

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use harness::Daemon;
-use task_board::Submission;
+use task_board::{Submission, TaskId};
 
-use crate::stage::{PATIENCE, listens, reaches, stage, stop};
+use crate::stage::{PATIENCE, client, listens, reaches, said, samples, stage, stop, task};
 
 #[tokio::test]
 async fn a_second_coordinator_on_the_same_data_is_refused() {
@@ -113,4 +113,28 @@ fn descendants(of: u32) -> Vec<u32> {
 fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with(['Z', 'X']))
+}
+
+#[tokio::test]
+async fn tasks_of_a_domain_that_the_key_may_not_answer_are_left_alone() {
+    let scene = stage().await;
+    let publisher = scene.publisher().to_string();
+    let words = ["deploy", "--domain", "second", "--coordinator", &publisher];
+    let contract = said(&client(&scene, &[]), &words).await;
+    let there = [("COORDINATOR_CONTRACT", contract.as_str())];
+    let client = client(&scene, &there);
+    let mut daemon = scene.coordinator_with(&there).unwrap();
+    listens(&scene, &mut daemon).await;
+    let module = samples().join("fib.wasm").display().to_string();
+    let submit = |domain: &'static str| {
+        let (client, module) = (client.clone(), module.clone());
+        async move {
+            let words = ["submit", &module, "--entry", "fib", "--args", "[12]", "--domain", domain];
+            said(&client, &words).await.parse::<TaskId>().unwrap()
+        }
+    };
+    let (others, ours) = (submit("0").await, submit("1").await);
+    reaches(&scene, ours, "final").await;
+    assert_eq!(task(&scene, others).await, Err("not served".to_owned()));
+    stop(daemon).await;
 }

@@ -128,7 +128,7 @@ impl Publisher {
     ) -> Result<Self, Error> {
         let board = Board { chain_id: client.chain_id(), contract: options.contract };
         let contract = Contract::new(client.clone(), options.contract);
-        check_rights(&contract, &key, &options.domains).await?;
+        let domains = rights(&contract, &key, &options.domains).await?;
         let engine = contract
             .engine_id(&options.engine)
             .await?
@@ -141,6 +141,7 @@ impl Publisher {
             options.confirmations.unwrap_or_else(|| Confirmations::default_for(board.chain_id));
         tracing::info!(
             publisher = %key.address(), contract = %options.contract, engine, first_nonce, %confirmations,
+            ?domains,
             "publishing results"
         );
         Ok(Self {
@@ -149,7 +150,7 @@ impl Publisher {
             client,
             store,
             key,
-            options,
+            options: Options { domains, ..options },
             confirmations,
             board,
             engine,
@@ -159,6 +160,12 @@ impl Publisher {
             alarms,
             memory: Memory::default(),
         })
+    }
+
+    /// The domains that this publisher may answer, as it was opened.
+    #[must_use]
+    pub fn domains(&self) -> &BTreeSet<u16> {
+        &self.options.domains
     }
 
     /// Publishes until it is cancelled. Errors that may heal are waited out; the others end it.
@@ -229,24 +236,29 @@ impl Publisher {
     }
 }
 
-async fn check_rights(
+/// The domains that the key may answer: all of those that are asked for, or those there are, at least one.
+async fn rights(
     contract: &Contract,
     key: &Key,
-    domains: &BTreeSet<u16>,
-) -> Result<(), Error> {
+    asked: &BTreeSet<u16>,
+) -> Result<BTreeSet<u16>, Error> {
     let address = key.address();
-    for domain in domains {
+    for domain in asked {
         if !contract.is_coordinator(*domain, address).await? {
             return Err(Error::NotCoordinator { domain: *domain, address });
         }
     }
-    if !domains.is_empty() {
-        return Ok(());
+    if !asked.is_empty() {
+        return Ok(asked.clone());
     }
+    let mut allowed = BTreeSet::new();
     for domain in 0..contract.domain_count().await? {
         if contract.is_coordinator(domain, address).await? {
-            return Ok(());
+            allowed.insert(domain);
         }
     }
-    Err(Error::NotCoordinator { domain: 0, address })
+    match allowed.is_empty() {
+        true => Err(Error::NotCoordinator { domain: 0, address }),
+        false => Ok(allowed),
+    }
 }
