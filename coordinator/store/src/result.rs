@@ -104,7 +104,8 @@ impl Writer {
 
 impl Writer {
     /// Forgets settled tasks that were seen before `before_ms` (Unix milliseconds), with their events, results and
-    /// publications; at most `limit`. Answers how many.
+    /// publications; at most `limit`. Answers how many. Nonces of that age that are settled and hold nothing any more go too,
+    /// with everything that was signed for them.
     pub async fn forget_settled(&mut self, before_ms: i64, limit: u32) -> Result<u64, Error> {
         let doing = Error::doing;
         let old = "select local_id from tasks where rests = 1 and state in ('final', 'cancelled')
@@ -125,6 +126,19 @@ impl Writer {
             .execute(&mut *self.transaction)
             .await
             .map_err(doing("forgetting old tasks"))?;
+        // The signed bytes first: they refer to the nonce.
+        let old = "select o.chain_id, o.sender, o.nonce from outbox o where o.state in ('final', 'taken') and o.created_at_ms < ?1
+                   and not exists (select 1 from publications p where p.chain_id = o.chain_id
+                   and p.sender = o.sender and p.nonce = o.nonce) order by o.nonce limit ?2";
+        for table in ["attempts", "outbox"] {
+            let sql = format!("delete from {table} where (chain_id, sender, nonce) in ({old})");
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .bind(before_ms)
+                .bind(limit)
+                .execute(&mut *self.transaction)
+                .await
+                .map_err(doing("forgetting old nonces"))?;
+        }
         Ok(forgotten.rows_affected())
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
 use executor_protocol::{Rejection, Status};
+use store::{Account, Attempt, Outgoing, OutgoingState};
 use store::{
     Error, Filter, Store,
     fault::{Answer as Looked, Hook},
@@ -228,4 +229,45 @@ async fn a_commit_that_is_broken_before_it_is_undone_and_one_after_it_is_durable
         // A broken commit is over: the next one can begin.
         broken.begin().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn old_nonces_that_are_settled_are_forgotten_with_what_was_signed_for_them() {
+    let Fixture { store, .. } = &fixture().await;
+    let account = Account { chain_id: 31337, sender: Hex([3; 20]) };
+    let outgoing = |nonce| Outgoing {
+        nonce,
+        contract: Hex([1; 20]),
+        state: OutgoingState::Open,
+        call: "0x".to_owned(),
+        gas_limit: 21_000,
+        anchor: BlockRef { number: 1, hash: Hex([1; 32]) },
+        mined: None,
+        attempts: Vec::new(),
+    };
+    let attempt = |nonce: u8| Attempt {
+        hash: Hex([nonce; 32]),
+        raw: "0x00".to_owned(),
+        max_fee_wei: 1,
+        priority_fee_wei: 1,
+        signed_at_ms: 5,
+    };
+    let mut writer = store.begin().await.unwrap();
+    for (nonce, state) in [
+        (0_u8, OutgoingState::Final),
+        (1, OutgoingState::Taken),
+        (2, OutgoingState::Mined),
+        (3, OutgoingState::Open),
+    ] {
+        let number = u64::from(nonce);
+        writer.sign(&account, &outgoing(number), &attempt(nonce), 5).await.unwrap();
+        writer.mark_nonce(&account, number, state, None).await.unwrap();
+    }
+    writer.forget_settled(5, 10).await.unwrap();
+    assert!(writer.has_attempt(&Hex([0; 32])).await.unwrap(), "signed at 5, not before it");
+    writer.forget_settled(6, 10).await.unwrap();
+    for (nonce, kept) in [(0, false), (1, false), (2, true), (3, true)] {
+        assert_eq!(writer.has_attempt(&Hex([nonce; 32])).await.unwrap(), kept, "nonce {nonce}");
+    }
+    drop(writer);
 }
