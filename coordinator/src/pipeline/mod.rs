@@ -204,7 +204,7 @@ impl Pipeline {
                 }
                 Ok(_) => {}
                 Err(store::Error::Transition(error)) => {
-                    tracing::warn!(task.id = row.task.0, %error, "an event did not fit and was passed over");
+                    tracing::warn!(task.local_id = row.task.0, %error, "an event did not fit and was passed over");
                     metrics::counter!("wasm_exec_pipeline_unfit_events_total").increment(1);
                     writer.mark_applied(row.seq).await?;
                 }
@@ -273,8 +273,8 @@ impl Pipeline {
         let shared = Arc::clone(&self.shared);
         let span = tracing::info_span!(
             "task",
-            task.id = id.0,
-            task.chain_id = %versioned.task.identity.task_id,
+            task.local_id = id.0,
+            task.id = %versioned.task.identity.task_id,
             task.attempt = versioned.task.attempts
         );
         let worker = async move {
