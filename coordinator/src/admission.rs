@@ -17,8 +17,8 @@ pub struct Terms {
 /// The window of the quota, in milliseconds.
 pub const QUOTA_WINDOW_MS: i64 = 3_600_000;
 
-/// Whether the request is taken. `earlier` is how many tasks its requester has submitted in the hour before it;
-/// `now_ms` is Unix time in milliseconds.
+/// Whether the request is taken. `earlier` is how many tasks its requester has submitted in the hour before it, counted
+/// up to the quota; `now_ms` is Unix time in milliseconds.
 pub fn admit(terms: &Terms, request: &Request, earlier: i64, now_ms: i64) -> Result<(), Refused> {
     let refuse = |rejection, message| Err(Refused { rejection, message });
     if request.fee_wei < terms.min_fee_wei {
@@ -33,7 +33,7 @@ pub fn admit(terms: &Terms, request: &Request, earlier: i64, now_ms: i64) -> Res
     if request.fee_wei == 0 && earlier >= i64::from(terms.free_tasks_per_hour) {
         return refuse(
             Rejection::QuotaExceeded,
-            format!("{earlier} tasks in an hour; {} are free", terms.free_tasks_per_hour),
+            format!("{} free tasks an hour, and they are used up", terms.free_tasks_per_hour),
         );
     }
     Ok(())

@@ -130,13 +130,18 @@ impl Worker {
                 }));
             }
         };
+        let terms = &self.shared.options.terms;
         let since_ms = task.seen_at_ms - admission::QUOTA_WINDOW_MS;
         let earlier = self
             .shared
             .store
-            .submitted_since(&task.submission.requester, since_ms, task.local_id)
+            .submitted_since(
+                &task.submission.requester,
+                since_ms,
+                task.local_id,
+                terms.free_tasks_per_hour,
+            )
             .await?;
-        let terms = &self.shared.options.terms;
         // A task is judged as of when it was seen: waiting for its turn does not make it late, its deadline does.
         let now_ms = if task.failures == 0 { store::now_ms() } else { task.seen_at_ms };
         Ok(admission::admit(terms, request, earlier, now_ms).map(|()| request))

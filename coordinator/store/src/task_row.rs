@@ -218,19 +218,22 @@ impl Store {
             .map_err(Error::doing("counting tasks"))
     }
 
-    /// How many free tasks a requester has submitted since `since_ms` (Unix milliseconds), those before `until`.
+    /// How many tasks a requester has submitted since `since_ms` (Unix milliseconds), those before `until`; counts no
+    /// further than `most`.
     pub async fn submitted_since(
         &self,
         requester: &task::Address,
         since_ms: i64,
         until: LocalId,
+        most: u32,
     ) -> Result<i64, Error> {
         let row = sqlx::query(
-            "select count(*) from tasks where requester = ? and seen_at_ms >= ? and local_id < ?",
+            "select count(*) from (select 1 from tasks where requester = ? and seen_at_ms >= ? and local_id < ? limit ?)",
         )
         .bind(requester.to_string())
         .bind(since_ms)
         .bind(until.0)
+        .bind(most)
         .fetch_one(&self.reader)
         .await
         .map_err(Error::doing("counting a requester's tasks"))?;
