@@ -13,7 +13,7 @@ use job::{
     Blob, Description, Name, Runtime, Spec, Status,
     launcher::{Checked, Launcher},
 };
-use task::{Kind, Request};
+use task::{Kind, Malformed, Request};
 
 /// How many verdicts on modules are remembered.
 const VERDICTS: usize = 4096;
@@ -66,6 +66,12 @@ pub struct Refused {
     pub rejection: Rejection,
     /// Why, for people.
     pub message: String,
+}
+
+impl From<&Malformed> for Refused {
+    fn from(malformed: &Malformed) -> Self {
+        Self { rejection: malformed.code, message: malformed.message.clone() }
+    }
 }
 
 /// A task's content, verified and on disk, and its module looked at.

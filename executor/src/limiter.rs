@@ -35,6 +35,26 @@ impl Limiter {
     }
 }
 
+/// Lets one memory or table grow from `current` to `desired` where all of its kind together have `now` and may have
+/// `most`. Past the module's own `maximum` the guest gets -1, past `most` it ends.
+fn grow(
+    now: &mut usize,
+    most: usize,
+    current: usize,
+    desired: usize,
+    maximum: Option<usize>,
+) -> wasmtime::Result<bool> {
+    if current > 0 && maximum.is_some_and(|maximum| desired > maximum) {
+        return Ok(false);
+    }
+    let wanted = (*now - current.min(*now)).saturating_add(desired);
+    if wanted > most {
+        return Err(Stop::MemoryLimit.into());
+    }
+    *now = wanted;
+    Ok(true)
+}
+
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
@@ -42,15 +62,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if current > 0 && maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        let wanted = (self.memory_now - current.min(self.memory_now)).saturating_add(desired);
-        if wanted > self.memory_bytes {
-            return Err(Stop::MemoryLimit.into());
-        }
-        self.memory_now = wanted;
-        Ok(true)
+        grow(&mut self.memory_now, self.memory_bytes, current, desired, maximum)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -63,15 +75,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if current > 0 && maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        let wanted = (self.tables_now - current.min(self.tables_now)).saturating_add(desired);
-        if wanted > self.table_elements {
-            return Err(Stop::MemoryLimit.into());
-        }
-        self.tables_now = wanted;
-        Ok(true)
+        grow(&mut self.tables_now, self.table_elements, current, desired, maximum)
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {

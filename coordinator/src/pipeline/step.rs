@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Place, Shared, backoff};
 use crate::{
     admission,
+    telemetry::causes,
     work::{self, Answered, Prepared, Refused, Runnable},
 };
 
@@ -124,10 +125,7 @@ impl Worker {
         let request = match &task.submission.request {
             Ok(request) => request,
             Err(malformed) => {
-                return Ok(Err(Refused {
-                    rejection: malformed.code,
-                    message: malformed.message.clone(),
-                }));
+                return Ok(Err(malformed.into()));
             }
         };
         let terms = &self.shared.options.terms;
@@ -164,12 +162,7 @@ impl Worker {
                     Prepared::Runnable(runnable) => runnable,
                     Prepared::Answered(answer) => return Ok(*answer),
                 },
-                (None, Err(malformed)) => {
-                    return Ok(Answered::rejected(Refused {
-                        rejection: malformed.code,
-                        message: malformed.message.clone(),
-                    }));
-                }
+                (None, Err(malformed)) => return Ok(Answered::rejected(malformed.into())),
             };
             work.execute(&name, &runnable).await
         };
@@ -280,7 +273,7 @@ impl Worker {
             && let Err(error) = self.shared.work.content().put_raw(row.document.as_bytes()).await
         {
             tracing::warn!(error = %error, "the result document cannot be stored yet, so it is not published yet");
-            return self.postpone(task, error.code(), chain_of(&error)).await;
+            return self.postpone(task, error.code(), causes(&error)).await;
         }
         let Some(publication) = publication(&task.task, &row) else {
             let error = "the block of its submission is not known";
@@ -307,7 +300,7 @@ impl Worker {
             _ if error.is_content() => Some(Rejection::ContentUnavailable),
             _ => Some(Rejection::RetriesExhausted),
         };
-        let message = chain_of(error);
+        let message = causes(error);
         metrics::counter!("wasm_exec_pipeline_failures_total").increment(1);
         if let Some(rejection) = given_up {
             tracing::warn!(code = error.code(), error = %message, "the task is given up");
@@ -340,7 +333,7 @@ impl Worker {
         for attempt in 1..=task.task.attempts {
             let name = self.job(&task.task, attempt);
             if let Err(error) = self.shared.work.runtime().remove(&name).await {
-                return self.postpone(task, error.code(), chain_of(&error)).await;
+                return self.postpone(task, error.code(), causes(&error)).await;
             }
         }
         let mut writer = self.shared.store.begin().await?;
@@ -370,16 +363,4 @@ fn publication(task: &Task, row: &ResultRow) -> Option<Publication> {
         },
         included: task.included?,
     })
-}
-
-/// An error with its causes, in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
