@@ -26,6 +26,14 @@ impl Blocks {
                 Ok(block) => return Ok(block),
                 // With gateways the mirror holds only what was added here: to lack a block says nothing.
                 Err(Error::NotFound { .. }) if !self.gateways.is_empty() => {}
+                // A folder that can be read is a source that works.
+                Err(
+                    error @ (Error::NotFound { .. }
+                    | Error::DigestMismatch { .. }
+                    | Error::BlockTooLarge { .. }),
+                ) if self.gateways.is_empty() && mirror.is_there() => {
+                    return Err(Error::NotServed(Box::new(error)));
+                }
                 Err(error) => failures.push(error),
             }
         }

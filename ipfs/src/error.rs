@@ -7,6 +7,29 @@ use std::time::Duration;
 
 use crate::cid::Cid;
 
+/// Whose matter an error is. Only [`Content`](Class::Content) may ever become an answer to a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// It says something about the bytes that the CID names: they are not what may be had, or sources that work do
+    /// not have them. [`Error::retry`] tells the two apart.
+    Content,
+    /// Gateways or the network: nobody could be asked, or nobody answered properly.
+    Source,
+    /// This machine or its configuration: disk, cache, addresses.
+    Local,
+}
+
+impl Class {
+    /// Its name in logs, metrics and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Source => "source",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// Why content could not be had or added. `place` is a gateway root, an RPC root or a path of the mirror.
 #[derive(Clone, Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the variants' messages say what their fields are")]
@@ -82,6 +105,12 @@ pub enum Error {
     /// More bytes for a block than allowed. That the block is so large is unproved: nothing of it was kept.
     #[error("{place} sends more than {limit_bytes} bytes for block {cid}")]
     BlockTooLarge { cid: Cid, place: String, limit_bytes: u64 },
+    /// The bytes of a block come more slowly than a working gateway sends them.
+    #[error("{place} sends {cid} too slowly: {received_bytes} bytes in {waited:?}")]
+    TooSlow { cid: Cid, place: String, received_bytes: u64, waited: Duration },
+    /// Sources that are known to work were asked and did not give the content; the cause is what they answered.
+    #[error(transparent)]
+    NotServed(Box<Error>),
     /// A file of the cache or mirror could not be read or written.
     #[error("{operation} {}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
@@ -117,8 +146,41 @@ impl Error {
             Self::RedirectRefused { .. } => "redirect_refused",
             Self::EncodingRefused { .. } => "encoding_refused",
             Self::BlockTooLarge { .. } => "block_too_large",
+            Self::TooSlow { .. } => "too_slow",
+            Self::NotServed(cause) => cause.code(),
             Self::Io { .. } => "io",
             Self::Rpc { .. } => "rpc_failed",
+        }
+    }
+
+    /// Whose matter it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::InvalidCid { .. }
+            | Self::UnsupportedCodec { .. }
+            | Self::UnsupportedHash { .. }
+            | Self::NotAFile { .. }
+            | Self::TooLarge { .. }
+            | Self::TooManyNodes { .. }
+            | Self::TooDeep { .. }
+            | Self::MalformedBlock { .. }
+            | Self::NotServed(_) => Class::Content,
+            Self::CidDiffers { .. }
+            | Self::NotFound { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Truncated { .. }
+            | Self::Unreachable { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::IdleTimeout { .. }
+            | Self::TotalTimeout { .. }
+            | Self::TooSlow { .. }
+            | Self::Unavailable { .. }
+            | Self::GatewayRefused { .. }
+            | Self::RedirectRefused { .. }
+            | Self::EncodingRefused { .. }
+            | Self::BlockTooLarge { .. }
+            | Self::Rpc { .. } => Class::Source,
+            Self::InvalidUrl { .. } | Self::NoSource { .. } | Self::Io { .. } => Class::Local,
         }
     }
 
@@ -149,6 +211,8 @@ impl Error {
             | Self::RedirectRefused { .. }
             | Self::EncodingRefused { .. }
             | Self::BlockTooLarge { .. }
+            | Self::TooSlow { .. }
+            | Self::NotServed(_)
             | Self::Io { .. }
             | Self::Rpc { .. } => true,
         }
@@ -158,6 +222,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::NotServed(cause) => cause.retry_after(),
             _ => None,
         }
     }
@@ -176,5 +241,42 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(join) => Err(Error::io(operation, path)(io::Error::other(join))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cid() -> Cid {
+        crate::import::raw_cid(b"content")
+    }
+
+    #[test]
+    fn i1_only_what_is_known_of_the_content_is_of_its_class() {
+        let place = || "http://127.0.0.1/ipfs".to_owned();
+        let full = Error::io("writing", Path::new("cache"))(io::ErrorKind::StorageFull.into());
+        let absent = || Error::NotFound { cid: cid(), place: place() };
+        for (error, class, retry) in [
+            (full, Class::Local, true),
+            (Error::NoSource { missing: "there is no gateway" }, Class::Local, false),
+            (Error::InvalidUrl { url: place(), reason: "" }, Class::Local, false),
+            (absent(), Class::Source, true),
+            (Error::NotServed(Box::new(absent())), Class::Content, true),
+            (Error::DigestMismatch { cid: cid(), place: place() }, Class::Source, true),
+            (
+                Error::RedirectRefused { cid: cid(), place: place(), status: 301 },
+                Class::Source,
+                true,
+            ),
+            (Error::ConnectTimeout { place: place(), limit: Duration::ZERO }, Class::Source, true),
+            (Error::TotalTimeout { cid: cid(), limit: Duration::ZERO }, Class::Source, true),
+            (Error::TooLarge { cid: cid(), limit_bytes: 1 }, Class::Content, false),
+            (Error::NotAFile { cid: cid(), found: "directory" }, Class::Content, false),
+        ] {
+            assert_eq!((error.class(), error.retry()), (class, retry), "{error}");
+        }
+        let served = Error::NotServed(Box::new(absent()));
+        assert_eq!((served.code(), served.to_string()), ("not_found", absent().to_string()));
     }
 }

@@ -27,7 +27,7 @@ mod wire;
 pub use crate::budget::{Budget, Timeouts};
 pub use crate::cache::Content;
 pub use crate::cid::{Cid, CidVersion, Codec};
-pub use crate::error::Error;
+pub use crate::error::{Class, Error};
 pub use crate::import::{cid_of_bytes, cid_of_file, cid_of_reader, raw_cid};
 pub use crate::store::{MAX_RAW_BYTES, Options, Store};
 pub use reqwest::Url;

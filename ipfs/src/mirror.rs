@@ -79,6 +79,11 @@ impl Mirror {
         Ok(Self { root: Arc::new(root.to_owned()), plain_files, index: Arc::default() })
     }
 
+    /// Whether there is a folder to look into.
+    pub(crate) fn is_there(&self) -> bool {
+        self.root.is_dir()
+    }
+
     /// One block, checked against its CID.
     pub(crate) async fn block(&self, cid: &Cid, max_bytes: u64) -> Result<Bytes, Error> {
         let (mirror, cid) = (self.clone(), cid.clone());
