@@ -6,13 +6,14 @@
 
 need cargo "building (Rust 1.95: https://rustup.rs)"
 need npm "Anvil, forge and solc (Node.js 20 or later)"
-need go "the IPFS gateway (Go 1.26 or later)"
+need go "the IPFS gateway and geth (Go 1.26 or later)"
 need python3 "the test runner"
 
 say "tools"
 scripts/tools.sh install
 gateway=$(scripts/parts/ipfs/build.sh)
-export ANVIL=${ANVIL:-$(scripts/tools.sh path anvil)} IPFS_GATEWAY=${IPFS_GATEWAY:-$gateway}
+geth=$(scripts/parts/geth/build.sh)
+export ANVIL=${ANVIL:-$(scripts/tools.sh path anvil)} IPFS_GATEWAY=${IPFS_GATEWAY:-$gateway} GETH=${GETH:-$geth}
 nextest=$(scripts/tools.sh path cargo-nextest)
 
 rust_log=$(mktemp) forge_log=$(mktemp)

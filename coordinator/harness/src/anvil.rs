@@ -98,9 +98,8 @@ impl Anvil {
     /// # Panics
     /// When there is no such account.
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "test support: the caller's mistake")]
     pub fn key(&self, account: usize) -> &'static str {
-        KEYS[account]
+        key(account)
     }
 
     /// The address of an account.
@@ -108,10 +107,8 @@ impl Anvil {
     /// # Panics
     /// When there is no such account.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the keys above are valid")]
     pub fn address(&self, account: usize) -> Address {
-        let signer: PrivateKeySigner = self.key(account).parse().expect("a valid key");
-        signer.address()
+        address(account)
     }
 
     /// Calls a method and answers its result.
@@ -164,6 +161,27 @@ impl Anvil {
     pub async fn set_balance(&self, account: Address, wei: u128) {
         self.rpc("anvil_setBalance", json!([account, format!("0x{wei:x}")])).await;
     }
+}
+
+/// The private key of one of the accounts that every development chain of this crate gives money to.
+///
+/// # Panics
+/// When there is no such account.
+#[must_use]
+#[expect(clippy::indexing_slicing, reason = "test support: the caller's mistake")]
+pub fn key(account: usize) -> &'static str {
+    KEYS[account]
+}
+
+/// The address of that account.
+///
+/// # Panics
+/// When there is no such account.
+#[must_use]
+#[expect(clippy::expect_used, reason = "the keys above are valid")]
+pub fn address(account: usize) -> Address {
+    let signer: PrivateKeySigner = key(account).parse().expect("a valid key");
+    signer.address()
 }
 
 /// `ANVIL`, else where `scripts/tools.sh` puts it.

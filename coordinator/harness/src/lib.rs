@@ -1,20 +1,28 @@
 //! What tests and the long runs of this project play on: a real chain, real processes, and what looks after them.
 
 mod anvil;
+pub mod balancer;
 mod cheat;
 mod daemon;
+mod dice;
 mod emitter;
 mod gateway;
+mod geth;
 mod proxy;
+/// JSON-RPC without anything in between.
+pub mod rpc;
 pub mod scene;
 mod wait;
+pub mod witness;
 
 use std::path::{Path, PathBuf};
 
-pub use anvil::Anvil;
+pub use anvil::{Anvil, address, key};
 pub use daemon::{Daemon, binary, command};
+pub use dice::Dice;
 pub use emitter::{Emitter, RawLog};
 pub use gateway::Gateway;
+pub use geth::Geth;
 pub use proxy::{Misbehaviour, Proxy};
 pub use wait::wait_for;
 

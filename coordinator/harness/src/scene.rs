@@ -336,9 +336,15 @@ impl Scene {
         }
     }
 
+    /// Where the coordinator's HTTP server is.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
     /// The body of a good answer of the coordinator's HTTP server.
     pub async fn get(&self, path: &str) -> Option<String> {
-        let url = format!("http://{}{path}", self.listen);
+        let url = format!("{}{path}", self.api_url());
         let answer = reqwest::Client::new().get(url).send().await.ok()?;
         if answer.status().is_success() { answer.text().await.ok() } else { None }
     }

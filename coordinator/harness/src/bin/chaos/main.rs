@@ -5,7 +5,6 @@
 //! `tasks=N kills=K lost=0 doubled=0 leaked=0 seed=S`, and the exit code is 0 only when the three are 0.
 
 mod audit;
-mod leftover;
 mod mix;
 
 use std::{
@@ -16,11 +15,11 @@ use std::{
 };
 
 use harness::{
-    Daemon,
+    Daemon, Dice,
     scene::{Fault, Scene},
+    witness::{self, Witness},
 };
-use leftover::Witness;
-use mix::{Dice, Planned};
+use mix::Planned;
 use task_board::TaskId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -203,8 +202,8 @@ async fn play(options: Options, scene: &Scene) -> Result<Findings, Fault> {
     }
     findings.leaked.extend(witness.processes().await);
     findings.leaked.extend(witness.cgroups());
-    findings.leaked.extend(leftover::files(scene, &tasks)?);
-    findings.leaked.extend(leftover::rows(scene).await?);
+    findings.leaked.extend(witness::files(scene, mix::blocks(&tasks))?);
+    findings.leaked.extend(witness::rows(scene, false).await?);
     Ok(findings)
 }
 
@@ -291,7 +290,7 @@ async fn settle(scene: &Scene, sent: &Sent, daemon: &mut Daemon) -> Result<(), F
         // Nothing new can come from the chain now: what is left is to be applied, or left for ever.
         if rests
             && seen == u64::try_from(sent.all.len())?
-            && leftover::rows(scene).await?.is_empty()
+            && witness::rows(scene, false).await?.is_empty()
         {
             return Ok(());
         }

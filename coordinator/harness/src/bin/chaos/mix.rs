@@ -1,59 +1,20 @@
 //! Which tasks are submitted, and what must come of each.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use alloy::primitives::U256;
-use harness::scene::{Fault, Scene};
+use harness::{
+    Dice,
+    scene::{Fault, Scene},
+};
 use ipfs::CidVersion;
-use task_board::Submission;
+use task_board::{Submission, TaskId};
 
 /// How long content that cannot be had is waited for: the deadline of such a task, in seconds from now.
 const GIVEN_UP_AFTER_S: u64 = 8;
-
-/// A small seeded generator (SplitMix64): the same seed gives the same run on every machine.
-#[derive(Debug)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 to `below - 1`.
-    pub(crate) fn below(&mut self, below: u64) -> u64 {
-        self.next() % below.max(1)
-    }
-
-    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        let index = usize::try_from(self.below(all.len() as u64)).unwrap_or(0);
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "below its length, and never called with nothing"
-        )]
-        all[index]
-    }
-
-    /// Sleeps for a random time, in milliseconds.
-    pub(crate) async fn pause(&mut self, from_ms: u64, to_ms: u64) {
-        let pause = from_ms + self.below(to_ms - from_ms + 1);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-    }
-
-    fn shuffle<T>(&mut self, all: &mut [T]) {
-        for last in (1..all.len()).rev() {
-            let other = usize::try_from(self.below(last as u64 + 1)).unwrap_or(0);
-            all.swap(last, other);
-        }
-    }
-}
 
 /// What must stand on chain in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +101,21 @@ const USUAL: [Kind; 20] = [
     Kind::PaidContainer,
 ];
 
+/// The blocks that tasks put into the mirror: long documents, and what is there with other bytes.
+pub(crate) fn blocks(tasks: &[(TaskId, &Planned)]) -> BTreeSet<String> {
+    tasks
+        .iter()
+        .filter_map(|(_, planned)| match &planned.expected {
+            Expected::Document(document) => Some(ipfs::raw_cid(document.as_bytes()).to_string()),
+            _ => planned
+                .submission
+                .module
+                .as_deref()
+                .and_then(|cid| Some(ipfs::Cid::from_bytes(cid).ok()?.to_string())),
+        })
+        .collect()
+}
+
 /// The tasks of a run, in the order they are submitted.
 pub(crate) fn plan(scene: &Scene, tasks: usize, dice: &mut Dice) -> Result<Vec<Planned>, Fault> {
     let mut kinds: Vec<_> = EACH.into_iter().take(tasks).collect();
@@ -216,7 +192,7 @@ fn planned(scene: &Scene, kind: Kind, dice: &mut Dice) -> Result<Planned, Fault>
             plain("large result", submission, ok(format!(r#"{{"text":"{text}"}}"#)))
         }
         Kind::Corrupt => {
-            let cid = ipfs::cid_of_bytes(&dice.next().to_be_bytes(), CidVersion::V1);
+            let cid = ipfs::cid_of_bytes(&dice.number().to_be_bytes(), CidVersion::V1);
             let blocks = scene.mirror().join("blocks");
             std::fs::create_dir_all(&blocks)?;
             std::fs::write(blocks.join(cid.to_string()), "other bytes")?;

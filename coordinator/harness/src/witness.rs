@@ -7,20 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::scene::{Fault, Scene};
 use rustix::process::{getpid, set_child_subreaper};
 use store::{Account, Filter, Store};
 use task::{Hex, State};
-use task_board::TaskId;
 
-use crate::mix::{Expected, Planned};
+use crate::scene::{Fault, Scene};
 
 /// How long processes of a coordinator that is gone may need to notice.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Keeps an eye on everything that descends from this process. Orphans come to it, so nothing gets away.
 #[derive(Debug)]
-pub(crate) struct Witness {
+pub struct Witness {
     /// The chain's process: the only one that may stay.
     anvil: u32,
     /// Every descendant that was ever seen.
@@ -37,18 +35,22 @@ struct Process {
 }
 
 impl Witness {
-    pub(crate) fn new(anvil: u32) -> Result<Self, Fault> {
+    /// Starts to look; the chain's process is the only one that may stay.
+    ///
+    /// # Errors
+    /// When the kernel does not hand orphans to this process.
+    pub fn new(anvil: u32) -> Result<Self, Fault> {
         set_child_subreaper(Some(getpid()))?;
         Ok(Self { anvil, seen: BTreeSet::new(), states: BTreeMap::new() })
     }
 
     /// Remembers who is there now.
-    pub(crate) fn look(&mut self) {
+    pub fn look(&mut self) {
         self.seen.extend(self.descendants());
     }
 
     /// Counts the tasks by state as a killed coordinator left them, on a copy of its database.
-    pub(crate) async fn count(&mut self, scene: &Scene) {
+    pub async fn count(&mut self, scene: &Scene) {
         // One that was killed before its first commit has left nothing to count.
         let Ok(counts) = counts(scene).await else { return };
         for (state, count) in counts {
@@ -57,7 +59,7 @@ impl Witness {
     }
 
     /// In which states the kills found the tasks, for people.
-    pub(crate) fn found(&self) -> String {
+    pub fn found(&self) -> String {
         let found = State::NAMES.iter().filter_map(|state| {
             let count = self.states.get(*state)?;
             Some(format!("{state} {count}"))
@@ -66,7 +68,7 @@ impl Witness {
     }
 
     /// Processes that stay.
-    pub(crate) async fn processes(&self) -> Vec<String> {
+    pub async fn processes(&self) -> Vec<String> {
         let began = Instant::now();
         loop {
             let left = self.descendants();
@@ -81,7 +83,7 @@ impl Witness {
     }
 
     /// Cgroups of launchers that were seen.
-    pub(crate) fn cgroups(&self) -> Vec<String> {
+    pub fn cgroups(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
         while let Some((folder, depth)) = folders.pop() {
@@ -165,26 +167,17 @@ async fn counts(scene: &Scene) -> Result<Vec<(String, i64)>, Fault> {
     Ok(counts)
 }
 
-/// Files that a stopped coordinator has no use for.
-pub(crate) fn files(scene: &Scene, tasks: &[(TaskId, &Planned)]) -> Result<Vec<String>, Fault> {
+/// Files that a stopped coordinator has no use for: in its data folder, and in the mirror all blocks but these.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn files(scene: &Scene, mut blocks: BTreeSet<String>) -> Result<Vec<String>, Fault> {
     let mut left = Vec::new();
     for path in walk(&scene.data())? {
         if !belongs(path.strip_prefix(scene.data())?) {
             left.push(format!("file {}", path.display()));
         }
     }
-    // In the mirror only long documents are new.
-    let mut blocks: BTreeSet<String> = tasks
-        .iter()
-        .filter_map(|(_, planned)| match &planned.expected {
-            Expected::Document(document) => Some(ipfs::raw_cid(document.as_bytes()).to_string()),
-            _ => planned
-                .submission
-                .module
-                .as_deref()
-                .and_then(|cid| Some(ipfs::Cid::from_bytes(cid).ok()?.to_string())),
-        })
-        .collect();
     blocks.insert(".lock".to_owned());
     for path in walk(&scene.mirror().join("blocks"))? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -222,8 +215,12 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     Ok(found)
 }
 
-/// Rows that still want something of a coordinator.
-pub(crate) async fn rows(scene: &Scene) -> Result<Vec<String>, Fault> {
+/// Rows that still want something of a coordinator. Tasks whose submission is gone wait for ever: on a chain that
+/// undoes blocks that is well.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn rows(scene: &Scene, withheld_is_well: bool) -> Result<Vec<String>, Fault> {
     let store = Store::open(&scene.data().join("coordinator.sqlite")).await?;
     let mut left = Vec::new();
     let mut filter = Filter { limit: 500, ..Filter::default() };
@@ -232,7 +229,7 @@ pub(crate) async fn rows(scene: &Scene) -> Result<Vec<String>, Fault> {
         for row in &page {
             let task = &row.task;
             if !task.state.is_settled()
-                || matches!(task.state, State::Withheld { .. })
+                || (matches!(task.state, State::Withheld { .. }) && !withheld_is_well)
                 || task.dirty
             {
                 left.push(format!(
