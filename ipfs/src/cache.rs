@@ -1,22 +1,33 @@
-//! Whole verified contents on disk, by CID: `content/CID/SHA256`, so that what is read can be checked by its name.
+//! Whole verified contents on disk, each file sealed to the CID under which it came: its name has a tag, made with
+//! the cache's own key, of CID and SHA-256. A file that was changed, renamed or put there by somebody is not served.
 //!
-//! Safe for several tasks and processes: files appear complete by rename; a reader holds a shared lock on its file,
-//! and only what nobody holds is evicted; whoever adds or removes names holds the cache's own lock, readers need it
-//! not. The kernel takes every lock from a process that ends. Use is remembered as the file's modification time.
+//! Safe for several tasks and processes: files appear complete and never replace one another; a reader holds a shared
+//! lock on its file, and only what nobody holds is evicted. No lock is waited for, and nothing but regular files is
+//! opened, so that whatever else lies in the folder, or a process that was stopped, holds nobody up. The kernel takes
+//! every lock from a process that ends. Use is remembered as the file's modification time. Nothing is made durable:
+//! what a lost write leaves behind is found out when it is read.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::cid::Cid;
+use crate::disk::{list, open_regular, size_on_disk};
 use crate::draft::{Draft, is_at, sweep};
 use crate::error::{Error, blocking};
+
+/// Most files that are kept, however small they are.
+const MAX_FILES: usize = 65_536;
+/// How often a place that others fill and empty meanwhile is tried.
+const ATTEMPTS: usize = 4;
 
 /// Verified content in the cache. While it or a clone lives, the file stays.
 #[derive(Clone, Debug)]
@@ -70,199 +81,313 @@ impl Content {
 
 /// The cache's folders. All methods block.
 pub(crate) struct Cache {
+    folder: PathBuf,
     contents: PathBuf,
     drafts: PathBuf,
     lock: PathBuf,
     limit_bytes: u64,
-    /// What this process believes is stored: it counts again when this passes the limit.
-    used_bytes: AtomicU64,
+    key: Key,
+    /// What this process believes is stored: counted when something is added, and again when this passes a limit.
+    used: Mutex<Option<Used>>,
+}
+
+/// What is stored, in bytes of the disk and in files.
+#[derive(Clone, Copy)]
+struct Used {
+    bytes: u64,
+    files: usize,
 }
 
 /// What a stored file turned out to be.
 enum Checked {
     Whole(Content),
-    Corrupt(File),
+    /// Not what its name says.
+    Wrong,
     Gone,
 }
 
 /// A stored file, as eviction sees it.
 struct Stored {
     path: PathBuf,
-    size_bytes: u64,
+    bytes: u64,
     used_at: SystemTime,
 }
 
 impl Cache {
     pub(crate) fn open(folder: &Path, limit_bytes: u64) -> Result<Self, Error> {
-        let cache = Self {
-            contents: folder.join("content"),
-            drafts: folder.join("draft"),
-            lock: folder.join("lock"),
-            limit_bytes,
-            used_bytes: AtomicU64::new(0),
-        };
-        for path in [&cache.contents, &cache.drafts] {
+        let contents = folder.join("sealed");
+        let drafts = folder.join("draft");
+        for path in [&contents, &drafts] {
             fs::create_dir_all(path).map_err(Error::io("creating", path))?;
         }
-        sweep(&cache.drafts)?;
-        let names = cache.lock_names()?;
-        cache.evict()?;
-        drop(names);
-        Ok(cache)
+        sweep(&drafts)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            contents,
+            drafts,
+            lock: folder.join("lock"),
+            limit_bytes,
+            key: Key::load_or_create(folder)?,
+            used: Mutex::default(),
+        })
     }
 
     pub(crate) fn draft(&self) -> Result<Draft, Error> {
         Draft::create(&self.drafts)
     }
 
+    /// Sees whether a draft can be written.
+    pub(crate) fn try_writing(&self) -> Result<(), Error> {
+        let mut draft = self.draft()?;
+        draft.write(&[0; 4096])?;
+        draft.sync()
+    }
+
     /// Content that is there and, read to its end, is what it was.
     pub(crate) fn lookup(&self, cid: &Cid) -> Result<Option<Content>, Error> {
-        for path in list(&self.folder(cid))? {
-            match check(&path)? {
+        let cid = cid.as_v1();
+        let name = Name::of(&cid);
+        let folder = self.contents.join(&name.folder);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("listing", &folder)(error)),
+        };
+        for entry in entries.flatten() {
+            if !entry.file_name().as_encoded_bytes().starts_with(name.start.as_bytes()) {
+                continue;
+            }
+            let path = entry.path();
+            match self.check(&cid, &name, &path)? {
                 Checked::Whole(content) => return Ok(Some(content)),
                 Checked::Gone => {}
-                Checked::Corrupt(file) => {
-                    tracing::warn!(path = %path.display(), "a cached file is not what it was and is removed");
-                    let _names = self.lock_names()?;
-                    if is_at(&file, &path) {
-                        remove(&path)?;
-                    }
-                }
+                Checked::Wrong => self.discard(&path),
             }
         }
         Ok(None)
     }
 
     /// Keeps a draft as the content of `cid` and makes room for it.
-    pub(crate) fn insert(&self, cid: &Cid, draft: Draft) -> Result<Content, Error> {
-        draft.sync()?; // what takes long is done before the lock
-        let folder = self.folder(cid);
-        let path = folder.join(hex::encode(draft.sha256()));
-        let _names = self.lock_names()?;
+    pub(crate) fn insert(&self, cid: &Cid, mut draft: Draft) -> Result<Content, Error> {
+        let cid = cid.as_v1();
+        let name = Name::of(&cid);
+        let folder = self.contents.join(&name.folder);
         fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
-        // Replacing a file that another process was faster to add would take it from under its readers.
-        if let Checked::Whole(content) = check(&path)? {
-            return Ok(content);
-        }
-        let published = draft.publish(&path)?;
-        published.file.lock_shared().map_err(Error::io("saving", &path))?;
-        let content = Content(Arc::new(Held {
-            file: published.file,
-            path,
-            size_bytes: published.size_bytes,
-            sha256: published.sha256,
-        }));
-        let used = self.used_bytes.fetch_add(published.size_bytes, Ordering::Relaxed);
-        if used + published.size_bytes > self.limit_bytes {
-            self.evict()?;
-        }
-        Ok(content)
-    }
-
-    /// While the answer lives, nobody else adds or removes names.
-    fn lock_names(&self) -> Result<File, Error> {
-        let locking = || Error::io("locking", &self.lock);
-        let mut options = File::options();
-        let file =
-            options.write(true).create(true).truncate(false).open(&self.lock).map_err(locking())?;
-        file.lock().map_err(locking())?;
-        Ok(file)
-    }
-
-    /// Counts what is stored and, if it is too much, removes what was not used for longest and is not held, down to
-    /// nine tenths of the limit. The caller holds the lock.
-    fn evict(&self) -> Result<(), Error> {
-        let mut stored = Vec::new();
-        for folder in list(&self.contents)? {
-            for path in list(&folder)? {
-                // What another process evicted meanwhile has no size.
-                if let Ok(metadata) = fs::symlink_metadata(&path) {
-                    stored.push(Stored {
-                        path,
-                        size_bytes: metadata.len(),
-                        used_at: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    });
+        let (sha256, size_bytes) = (draft.sha256(), draft.size_bytes());
+        let path = folder.join(name.sealed(&self.key, &cid, &sha256, size_bytes));
+        for _ in 0..ATTEMPTS {
+            // Replacing a file that another process was faster to add would take it from under its readers.
+            match draft.place(&path)? {
+                Ok(file) => {
+                    let metadata = file.metadata().map_err(Error::io("saving", &path))?;
+                    let held = Held { file, path, size_bytes, sha256 };
+                    self.count(size_on_disk(&metadata))?;
+                    return Ok(Content(Arc::new(held)));
                 }
+                Err(unplaced) => draft = unplaced,
+            }
+            match self.check(&cid, &name, &path)? {
+                Checked::Whole(content) => return Ok(content),
+                Checked::Gone => {}
+                Checked::Wrong => self.discard(&path),
             }
         }
-        let mut used: u64 = stored.iter().map(|file| file.size_bytes).sum();
-        if used > self.limit_bytes {
-            stored.sort_by_key(|file| file.used_at);
-            for file in &stored {
-                if used <= self.limit_bytes / 10 * 9 {
-                    break;
-                }
-                // Kept until after the removal: a reader that opened the file meanwhile waits and sees it gone.
-                if let Ok(opened) = File::open(&file.path)
-                    && opened.try_lock().is_ok()
-                {
-                    remove(&file.path)?;
-                    used -= file.size_bytes;
-                }
-            }
+        Err(Error::io("saving", &path)(io::Error::other("something else is in its place")))
+    }
+
+    /// Takes hold of a stored file and reads it to its end.
+    fn check(&self, cid: &Cid, name: &Name, path: &Path) -> Result<Checked, Error> {
+        let reading = || Error::io("reading", path);
+        let mut file = match open_regular(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checked::Gone),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(Checked::Wrong),
+            Err(error) => return Err(reading()(error)),
+        };
+        // Whoever holds it alone is about to remove it.
+        if file.try_lock_shared().is_err() || !is_at(&file, path) {
+            return Ok(Checked::Gone);
         }
-        self.used_bytes.store(used, Ordering::Relaxed);
+        let (sha256, size_bytes) = digest(&mut file).map_err(reading())?;
+        let sealed = name.sealed(&self.key, cid, &sha256, size_bytes);
+        if path.file_name() != Some(OsStr::new(&sealed)) {
+            return Ok(Checked::Wrong);
+        }
+        // Only the order of eviction depends on it.
+        let _ = file.set_modified(SystemTime::now());
+        let path = path.to_owned();
+        Ok(Checked::Whole(Content(Arc::new(Held { file, path, size_bytes, sha256 }))))
+    }
+
+    fn discard(&self, path: &Path) {
+        tracing::warn!(path = %path.display(), "a cached file is not what was put there and is removed");
+        if let Err(error) = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path)) {
+            tracing::warn!(path = %path.display(), %error, "it cannot be removed");
+        }
+    }
+
+    fn count(&self, added_bytes: u64) -> Result<(), Error> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = match *used {
+            Some(known) => {
+                Used { bytes: known.bytes.saturating_add(added_bytes), files: known.files + 1 }
+            }
+            None => self.scan()?,
+        };
+        *used = Some(if counted.bytes > self.limit_bytes || counted.files > MAX_FILES {
+            self.scan()?
+        } else {
+            counted
+        });
         Ok(())
     }
 
-    fn folder(&self, cid: &Cid) -> PathBuf {
-        let cid = cid.as_v1();
-        self.contents.join(match cid.inline() {
-            None => cid.to_string(),
-            // Its text can be longer than a file name may be.
-            Some(_) => format!("identity-{}", hex::encode(Sha256::digest(cid.to_bytes()))),
-        })
-    }
-}
-
-/// Takes hold of a stored file and reads it to its end.
-fn check(path: &Path) -> Result<Checked, Error> {
-    let reading = || Error::io("reading", path);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checked::Gone),
-        Err(error) => return Err(reading()(error)),
-    };
-    file.lock_shared().map_err(reading())?;
-    if !is_at(&file, path) {
-        return Ok(Checked::Gone); // evicted between opening and locking
-    }
-    let (sha256, size_bytes) = digest(&mut file).map_err(reading())?;
-    if path.file_name() != Some(hex::encode(sha256).as_ref()) {
-        return Ok(Checked::Corrupt(file));
-    }
-    // Only the order of eviction depends on it.
-    let _ = file.set_modified(SystemTime::now());
-    let path = path.to_owned();
-    Ok(Checked::Whole(Content(Arc::new(Held { file, path, size_bytes, sha256 }))))
-}
-
-/// The paths in a folder; none if there is no such folder.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        // A stray file among the folders.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("listing", folder)(error)),
-    };
-    entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()
-        .map_err(Error::io("listing", folder))
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("removing", path)(error));
+    /// Counts what is stored and, if it is too much, removes what was not used for longest and is not held, down to
+    /// nine tenths of the limits.
+    fn scan(&self) -> Result<Used, Error> {
+        // Earlier versions kept their files there.
+        let _ = fs::remove_dir_all(self.folder.join("content"));
+        let mut stored = Vec::new();
+        let mut used = Used { bytes: 0, files: 0 };
+        for folder in list(&self.contents)? {
+            if let Ok(metadata) = fs::symlink_metadata(&folder) {
+                used.bytes += size_on_disk(&metadata);
+            }
+            for path in list(&folder)? {
+                // What another process evicted meanwhile has no size.
+                if let Ok(metadata) = fs::symlink_metadata(&path) {
+                    let bytes = size_on_disk(&metadata);
+                    used.bytes += bytes;
+                    used.files += 1;
+                    let used_at = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    stored.push(Stored { path, bytes, used_at });
+                }
+            }
         }
-        _ => {}
+        if used.bytes <= self.limit_bytes && used.files <= MAX_FILES {
+            return Ok(used);
+        }
+        // One process at a time is enough.
+        let Some(_alone) = self.lock_alone()? else { return Ok(used) };
+        stored.sort_by_key(|file| file.used_at);
+        for file in &stored {
+            if used.bytes <= self.limit_bytes / 10 * 9 && used.files <= MAX_FILES / 10 * 9 {
+                break;
+            }
+            let removed = match open_regular(&file.path) {
+                // Kept until after the removal: a reader that opened the file meanwhile sees it gone.
+                Ok(opened) => opened.try_lock().is_ok() && remove(&file.path)?,
+                // Not one of ours.
+                Err(_) => remove(&file.path).unwrap_or(false),
+            };
+            if removed {
+                used.bytes -= file.bytes;
+                used.files -= 1;
+            }
+        }
+        Ok(used)
     }
-    if let Some(folder) = path.parent() {
-        let _ = fs::remove_dir(folder); // stays when something else is in it
+
+    /// The lock of whoever evicts; none when somebody else does.
+    fn lock_alone(&self) -> Result<Option<File>, Error> {
+        let locking = || Error::io("locking", &self.lock);
+        let written = File::options().write(true).create_new(true).mode(0o600).open(&self.lock);
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(locking()(error));
+            }
+            _ => {}
+        }
+        let file = open_regular(&self.lock).map_err(locking())?;
+        Ok(file.try_lock().is_ok().then_some(file))
     }
-    Ok(())
+}
+
+/// Where the content of a CID lies.
+struct Name {
+    folder: String,
+    start: String,
+}
+
+impl Name {
+    fn of(cid: &Cid) -> Self {
+        // The text of a CID can be longer than a file name may be.
+        let mut start = hex::encode(Sha256::digest(cid.to_bytes()));
+        start.truncate(40);
+        Self { folder: start.chars().take(1).collect(), start: format!("{start}-") }
+    }
+
+    fn sealed(&self, key: &Key, cid: &Cid, sha256: &[u8; 32], size_bytes: u64) -> String {
+        let mut tag = key.tag();
+        tag.update(sha256);
+        tag.update(&size_bytes.to_be_bytes());
+        tag.update(&cid.to_bytes());
+        format!("{}{}", self.start, hex::encode(tag.finalize().into_bytes()))
+    }
+}
+
+/// What the seals are made with.
+struct Key([u8; 32]);
+
+impl Key {
+    /// The key of a folder; made there if it is missing. Of processes that make it at the same time, all get the same.
+    fn load_or_create(folder: &Path) -> Result<Self, Error> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let path = folder.join("key");
+        if fs::symlink_metadata(&path).is_err() {
+            let creating = || Error::io("creating", &path);
+            let random = Path::new("/dev/urandom");
+            let mut bytes = [0; 32];
+            File::open(random)
+                .and_then(|mut source| source.read_exact(&mut bytes))
+                .map_err(Error::io("reading", random))?;
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let draft = folder.join(format!(".key-{}-{number}", std::process::id()));
+            let _ = fs::remove_file(&draft);
+            let mut options = File::options();
+            let written = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&draft)
+                .and_then(|mut file| file.write_all(&bytes))
+                .and_then(|()| fs::hard_link(&draft, &path));
+            let _ = fs::remove_file(&draft);
+            match written {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(creating()(error));
+                }
+                _ => {}
+            }
+        }
+        let reading = || Error::io("reading", &path);
+        let mut file = open_regular(&path).map_err(reading())?;
+        if file.metadata().map_err(reading())?.mode() & 0o077 != 0 {
+            let open = io::Error::other("others than its owner can read it: remove it");
+            return Err(reading()(open));
+        }
+        let mut bytes = [0; 32];
+        file.read_exact(&mut bytes).map_err(reading())?;
+        Ok(Self(bytes))
+    }
+
+    fn tag(&self) -> Hmac<Sha256> {
+        // HMAC pads a key to its block with zeros itself.
+        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+        for (to, from) in block.iter_mut().zip(self.0) {
+            *to = from;
+        }
+        <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block)
+    }
+}
+
+/// Whether the file was still there.
+fn remove(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("removing", path)(error)),
+    }
 }
 
 fn digest(file: &mut File) -> io::Result<([u8; 32], u64)> {

@@ -162,6 +162,11 @@ impl Cid {
         Self { version: CidVersion::V1, codec: Codec::Raw, hash: Hash::Sha256(digest) }
     }
 
+    /// The CID that carries a short raw block in itself.
+    pub(crate) fn identity(content: &[u8]) -> Self {
+        Self { version: CidVersion::V1, codec: Codec::Raw, hash: Hash::Identity(content.into()) }
+    }
+
     pub(crate) fn of_node(version: CidVersion, block: &[u8]) -> Self {
         Self { version, codec: Codec::DagPb, hash: Hash::Sha256(Sha256::digest(block).into()) }
     }

@@ -8,6 +8,8 @@ use crate::wire::{Fields, Malformed, put_bytes, put_number};
 pub(crate) struct Node<'a> {
     /// The binary CIDs, in order.
     pub(crate) links: Vec<&'a [u8]>,
+    /// Whether any link has a name.
+    pub(crate) has_names: bool,
     pub(crate) data: Option<&'a [u8]>,
 }
 
@@ -35,7 +37,9 @@ pub(crate) fn decode(block: &[u8]) -> Result<Node<'_>, Malformed> {
                 if links_ended {
                     return Err("links on both sides of the data");
                 }
-                node.links.push(decode_link(value.bytes()?)?);
+                let (cid, name) = decode_link(value.bytes()?)?;
+                node.links.push(cid);
+                node.has_names |= !name.is_empty();
             }
             _ => return Err("an unknown field in a node"),
         }
@@ -43,8 +47,10 @@ pub(crate) fn decode(block: &[u8]) -> Result<Node<'_>, Malformed> {
     Ok(node)
 }
 
-fn decode_link(bytes: &[u8]) -> Result<&[u8], Malformed> {
+/// A link's CID and name; an empty name is none.
+fn decode_link(bytes: &[u8]) -> Result<(&[u8], &str), Malformed> {
     let mut hash = None;
+    let mut name = "";
     let mut last = 0;
     for field in Fields(bytes) {
         let (number, value) = field?;
@@ -55,7 +61,8 @@ fn decode_link(bytes: &[u8]) -> Result<&[u8], Malformed> {
         match number {
             1 => hash = Some(value.bytes()?),
             2 => {
-                std::str::from_utf8(value.bytes()?).map_err(|_| "a link's name is not UTF-8")?;
+                name = std::str::from_utf8(value.bytes()?)
+                    .map_err(|_| "a link's name is not UTF-8")?;
             }
             3 => {
                 value.number()?;
@@ -63,7 +70,7 @@ fn decode_link(bytes: &[u8]) -> Result<&[u8], Malformed> {
             _ => return Err("an unknown field in a link"),
         }
     }
-    hash.ok_or("a link without a CID")
+    Ok((hash.ok_or("a link without a CID")?, name))
 }
 
 /// Writes a node as Kubo does.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::disk::open_regular;
 use crate::error::Error;
 
 const PREFIX: &str = "draft-";
@@ -20,14 +21,6 @@ pub(crate) struct Draft {
     digest: Sha256,
     size_bytes: u64,
     published: bool,
-}
-
-/// A draft that has got its final name.
-pub(crate) struct Published {
-    /// Still carries the draft's exclusive lock.
-    pub(crate) file: File,
-    pub(crate) sha256: [u8; 32],
-    pub(crate) size_bytes: u64,
 }
 
 impl Draft {
@@ -82,17 +75,46 @@ impl Draft {
             .map_err(Error::io("saving", &self.path))
     }
 
+    /// Gives the content its name unless something has it; then the draft comes back. The file is read-only and
+    /// carries a shared lock, but is not durable yet.
+    pub(crate) fn place(mut self, name: &Path) -> Result<Result<File, Self>, Error> {
+        let saving = || Error::io("saving", name);
+        self.file.set_permissions(Permissions::from_mode(0o444)).map_err(saving())?;
+        let file = self.file.try_clone().map_err(saving())?;
+        // Without a moment in which nobody holds it.
+        file.lock_shared().map_err(saving())?;
+        match fs::hard_link(&self.path, name) {
+            Ok(()) => {
+                let _ = fs::remove_file(&self.path);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Ok(Err(self));
+            }
+            // A file system without second names for a file.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::Unsupported
+                ) =>
+            {
+                fs::rename(&self.path, name).map_err(saving())?;
+            }
+            Err(error) => return Err(saving()(error)),
+        }
+        self.published = true;
+        Ok(Ok(file))
+    }
+
     /// Gives the durable content its name, replacing what has it.
-    pub(crate) fn publish(mut self, name: &Path) -> Result<Published, Error> {
+    pub(crate) fn publish(mut self, name: &Path) -> Result<(), Error> {
         let saving = || Error::io("saving", name);
         self.sync()?;
-        let file = self.file.try_clone().map_err(saving())?;
         fs::rename(&self.path, name).map_err(saving())?;
         self.published = true;
         if let Some(folder) = name.parent() {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(saving())?;
         }
-        Ok(Published { file, sha256: self.sha256(), size_bytes: self.size_bytes })
+        Ok(())
     }
 }
 
@@ -115,7 +137,7 @@ pub(crate) fn sweep(folder: &Path) -> Result<(), Error> {
             continue;
         }
         let path = entry.path();
-        if let Ok(file) = File::open(&path)
+        if let Ok(file) = open_regular(&path)
             && file.try_lock().is_ok()
             && is_at(&file, &path)
         {

@@ -70,17 +70,17 @@ pub enum Error {
     CidDiffers { place: String, ours: Cid, theirs: String },
 
     /// Nobody asked has the block.
-    #[error("{place} does not have {cid}")]
-    NotFound { cid: Cid, place: String },
+    #[error("{place} does not have {cid}{note}")]
+    NotFound { cid: Cid, place: String, note: String },
     /// The bytes served are not those the CID names.
     #[error("{place} served bytes for {cid} that do not match it")]
     DigestMismatch { cid: Cid, place: String },
     /// The answer ended before its announced end.
-    #[error("the answer of {place} for {cid} was cut short")]
-    Truncated { cid: Cid, place: String, source: Arc<reqwest::Error> },
-    /// No connection, or it broke before an answer.
-    #[error("{place} cannot be reached")]
-    Unreachable { place: String, source: Arc<reqwest::Error> },
+    #[error("the answer of {place} for {cid} {how}")]
+    Truncated { cid: Cid, place: String, how: &'static str, source: Arc<reqwest::Error> },
+    /// No connection, or it broke before an answer, or the answer was none.
+    #[error("{place} {how}")]
+    Unreachable { place: String, how: &'static str, source: Arc<reqwest::Error> },
     /// No connection in time.
     #[error("no connection to {place} within {limit:?}")]
     ConnectTimeout { place: String, limit: Duration },
@@ -97,8 +97,8 @@ pub enum Error {
     #[error("{place} refused {cid}: HTTP {status}")]
     GatewayRefused { cid: Cid, place: String, status: u16 },
     /// The gateway sent us elsewhere; no redirect is ever followed.
-    #[error("{place} redirected {cid} (HTTP {status}), which is not followed")]
-    RedirectRefused { cid: Cid, place: String, status: u16 },
+    #[error("{place} redirected {cid} (HTTP {status}), which is not followed{}{hint}", if hint.is_empty() { "" } else { ": " })]
+    RedirectRefused { cid: Cid, place: String, status: u16, hint: String },
     /// The answer is compressed, which was not asked for.
     #[error("{place} encoded {cid} as {encoding:?}, which was not asked for")]
     EncodingRefused { cid: Cid, place: String, encoding: String },
@@ -218,7 +218,7 @@ impl Error {
         }
     }
 
-    /// How long the gateway asked to be left alone, if it said so in seconds.
+    /// How long the gateway asked to be left alone, an hour at the most.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
@@ -256,7 +256,7 @@ mod tests {
     fn i1_only_what_is_known_of_the_content_is_of_its_class() {
         let place = || "http://127.0.0.1/ipfs".to_owned();
         let full = Error::io("writing", Path::new("cache"))(io::ErrorKind::StorageFull.into());
-        let absent = || Error::NotFound { cid: cid(), place: place() };
+        let absent = || Error::NotFound { cid: cid(), place: place(), note: String::new() };
         for (error, class, retry) in [
             (full, Class::Local, true),
             (Error::NoSource { missing: "there is no gateway" }, Class::Local, false),
@@ -265,7 +265,7 @@ mod tests {
             (Error::NotServed(Box::new(absent())), Class::Content, true),
             (Error::DigestMismatch { cid: cid(), place: place() }, Class::Source, true),
             (
-                Error::RedirectRefused { cid: cid(), place: place(), status: 301 },
+                Error::RedirectRefused { cid: cid(), place: place(), status: 301, hint: place() },
                 Class::Source,
                 true,
             ),

@@ -1,5 +1,6 @@
-//! A file to blocks, as default `ipfs add` (version 0) and `ipfs add --cid-version=1` cut it: 256 KiB chunks, a
-//! balanced tree of at most 174 links a node; wrapped leaves in version 0, raw ones in version 1.
+//! A file to blocks, as `ipfs add` cuts it under an import profile. By default (version 0) and with
+//! `--cid-version=1` that is 256 KiB chunks and a balanced tree of at most 174 links a node; wrapped leaves in
+//! version 0, raw ones in version 1.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,10 +14,54 @@ use crate::dagpb::{self, Link};
 use crate::error::Error;
 use crate::unixfs;
 
-/// Bytes of a chunk.
+/// Bytes of a chunk, unless a profile says otherwise.
 pub(crate) const CHUNK_BYTES: usize = 262_144;
-/// Most links of a node.
-const MAX_LINKS: usize = 174;
+
+/// All that decides which CID a file has. The tree is balanced, the hash SHA-256, nothing is inlined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The form of the CIDs.
+    pub version: CidVersion,
+    /// Whether leaves are the chunks themselves; version 0 wraps them.
+    pub raw_leaves: bool,
+    /// Bytes of a chunk.
+    pub chunk_bytes: usize,
+    /// Most links of a node.
+    pub max_links: usize,
+}
+
+impl Profile {
+    /// Default `ipfs add`; Kubo's profiles `unixfs-v0-2015` and `legacy-cid-v0`.
+    pub const V0: Self = Self {
+        version: CidVersion::V0,
+        raw_leaves: false,
+        chunk_bytes: CHUNK_BYTES,
+        max_links: 174,
+    };
+    /// `ipfs add --cid-version=1` on a node with default settings.
+    pub const V1: Self = Self { version: CidVersion::V1, raw_leaves: true, ..Self::V0 };
+    /// The names that Kubo gives to profiles, newest first. The last two are those of Kubo 0.29 to 0.39.
+    pub const NAMED: [(&'static str, Self); 5] = [
+        ("unixfs-v1-2025", Self { chunk_bytes: 1 << 20, max_links: 1024, ..Self::V1 }),
+        ("unixfs-v0-2015", Self::V0),
+        ("legacy-cid-v0", Self::V0),
+        ("test-cid-v1", Self { chunk_bytes: 1 << 20, ..Self::V1 }),
+        ("test-cid-v1-wide", Self { chunk_bytes: 1 << 20, max_links: 1024, ..Self::V1 }),
+    ];
+
+    /// The profile of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, profile)| *profile)
+    }
+
+    /// What `ipfs add` does for a version.
+    pub fn of_version(version: CidVersion) -> Self {
+        match version {
+            CidVersion::V0 => Self::V0,
+            CidVersion::V1 => Self::V1,
+        }
+    }
+}
 
 /// Where a block of an imported file comes from.
 #[derive(Clone, Debug)]
@@ -36,20 +81,20 @@ struct Subtree {
 /// Reads to the end and answers the root, after each block was given to `keep`.
 pub(crate) fn import(
     mut reader: impl Read,
-    version: CidVersion,
+    profile: Profile,
     mut keep: impl FnMut(Cid, Piece),
 ) -> io::Result<Cid> {
     // levels[0] holds leaves; a full level becomes one node of the next.
     let mut levels: Vec<Vec<Subtree>> = Vec::new();
-    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    let mut chunk = Vec::with_capacity(profile.chunk_bytes);
     let mut offset = 0;
     loop {
         chunk.clear();
-        reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+        reader.by_ref().take(profile.chunk_bytes as u64).read_to_end(&mut chunk)?;
         if chunk.is_empty() && offset > 0 {
             break;
         }
-        let leaf = leaf(version, &chunk);
+        let leaf = leaf(profile, &chunk);
         let size_bytes = chunk.len();
         keep(leaf.link.cid.clone(), Piece::Leaf { offset, size_bytes });
         offset += size_bytes as u64;
@@ -60,12 +105,12 @@ pub(crate) fn import(
             }
             let Some(siblings) = levels.get_mut(level) else { break };
             siblings.push(finished);
-            if siblings.len() < MAX_LINKS {
+            if siblings.len() < profile.max_links {
                 break;
             }
-            finished = node(version, std::mem::take(siblings), &mut keep);
+            finished = node(profile, std::mem::take(siblings), &mut keep);
         }
-        if size_bytes < CHUNK_BYTES {
+        if size_bytes < profile.chunk_bytes {
             break;
         }
     }
@@ -78,19 +123,18 @@ pub(crate) fn import(
         below = match siblings.len() {
             0 => None,
             1 if is_top => siblings.pop(),
-            _ => Some(node(version, siblings, &mut keep)),
+            _ => Some(node(profile, siblings, &mut keep)),
         };
     }
     below.map(|root| root.link.cid).ok_or_else(|| io::Error::other("an import without a root"))
 }
 
-fn leaf(version: CidVersion, chunk: &[u8]) -> Subtree {
-    let (cid, total_bytes) = match version {
-        CidVersion::V0 => {
-            let block = wrap(chunk);
-            (Cid::of_node(version, &block), block.len())
-        }
-        CidVersion::V1 => (raw_cid(chunk), chunk.len()),
+fn leaf(profile: Profile, chunk: &[u8]) -> Subtree {
+    let (cid, total_bytes) = if profile.raw_leaves {
+        (raw_cid(chunk), chunk.len())
+    } else {
+        let block = wrap(chunk);
+        (Cid::of_node(profile.version, &block), block.len())
     };
     Subtree { link: Link { cid, total_bytes: total_bytes as u64 }, file_bytes: chunk.len() as u64 }
 }
@@ -100,11 +144,11 @@ pub(crate) fn wrap(chunk: &[u8]) -> Vec<u8> {
     dagpb::encode(&[], &unixfs::encode_file(chunk, &[]))
 }
 
-fn node(version: CidVersion, children: Vec<Subtree>, keep: &mut impl FnMut(Cid, Piece)) -> Subtree {
+fn node(profile: Profile, children: Vec<Subtree>, keep: &mut impl FnMut(Cid, Piece)) -> Subtree {
     let sizes: Vec<u64> = children.iter().map(|child| child.file_bytes).collect();
     let links: Vec<Link> = children.into_iter().map(|child| child.link).collect();
     let block = dagpb::encode(&links, &unixfs::encode_file(&[], &sizes));
-    let cid = Cid::of_node(version, &block);
+    let cid = Cid::of_node(profile.version, &block);
     let below: u64 = links.iter().map(|link| link.total_bytes).sum();
     let total_bytes = below + block.len() as u64;
     keep(cid.clone(), Piece::Node(block.into()));
@@ -116,7 +160,17 @@ fn node(version: CidVersion, children: Vec<Subtree>, keep: &mut impl FnMut(Cid, 
 /// # Errors
 /// The reader's.
 pub fn cid_of_reader(reader: impl Read, version: CidVersion) -> io::Result<Cid> {
-    import(reader, version, |_, _| ())
+    import(reader, Profile::of_version(version), |_, _| ())
+}
+
+/// The CID that a file has under a profile, read in the calling thread.
+///
+/// # Errors
+/// `io`.
+pub fn cid_under_profile(path: &Path, profile: Profile) -> Result<Cid, Error> {
+    File::open(path)
+        .and_then(|file| import(file, profile, |_, _| ()))
+        .map_err(Error::io("reading", path))
 }
 
 /// The CID that `ipfs add` gives to these bytes.
@@ -189,18 +243,19 @@ mod tests {
         for version in [V0, V1] {
             let mut leaves = 0;
             let mut nodes = 0;
-            let root = import(bytes.as_slice(), version, |cid, piece| match piece {
-                Piece::Leaf { offset, size_bytes } => {
-                    let chunk = &bytes[offset as usize..][..size_bytes];
-                    assert!(cid.verify(chunk) || cid.verify(&wrap(chunk)));
-                    leaves += 1;
-                }
-                Piece::Node(block) => {
-                    assert!(cid.verify(&block));
-                    nodes += 1;
-                }
-            })
-            .unwrap();
+            let root =
+                import(bytes.as_slice(), Profile::of_version(version), |cid, piece| match piece {
+                    Piece::Leaf { offset, size_bytes } => {
+                        let chunk = &bytes[offset as usize..][..size_bytes];
+                        assert!(cid.verify(chunk) || cid.verify(&wrap(chunk)));
+                        leaves += 1;
+                    }
+                    Piece::Node(block) => {
+                        assert!(cid.verify(&block));
+                        nodes += 1;
+                    }
+                })
+                .unwrap();
             assert_eq!((leaves, nodes), (175, 3));
             assert_eq!(root, cid_of_bytes(&bytes, version));
         }

@@ -13,12 +13,15 @@ mod budget;
 mod cache;
 mod cid;
 mod dagpb;
+mod disk;
 mod draft;
 mod error;
 mod gateway;
+mod health;
 mod import;
 mod kubo;
 mod mirror;
+mod shelf;
 mod store;
 mod unixfs;
 mod walk;
@@ -28,6 +31,9 @@ pub use crate::budget::{Budget, Timeouts};
 pub use crate::cache::Content;
 pub use crate::cid::{Cid, CidVersion, Codec};
 pub use crate::error::{Class, Error};
-pub use crate::import::{cid_of_bytes, cid_of_file, cid_of_reader, raw_cid};
+pub use crate::health::{Fault, Place, PlaceKind, PlaceState};
+pub use crate::import::{
+    Profile, cid_of_bytes, cid_of_file, cid_of_reader, cid_under_profile, raw_cid,
+};
 pub use crate::store::{MAX_RAW_BYTES, Options, Store};
 pub use reqwest::Url;

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::cid::{Cid, CidVersion, Codec};
 use crate::draft::{Draft, sweep};
 use crate::error::{Error, blocking};
-use crate::import::{CHUNK_BYTES, Piece, cid_of_file, import, wrap};
+use crate::import::{CHUNK_BYTES, Piece, Profile, cid_of_file, import, wrap};
 
 /// The subfolder of what was added.
 const ADDED: &str = "blocks";
@@ -77,6 +77,23 @@ impl Mirror {
             sweep(&added)?;
         }
         Ok(Self { root: Arc::new(root.to_owned()), plain_files, index: Arc::default() })
+    }
+
+    /// Its path.
+    pub(crate) fn name(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    /// Whether it can be read; it may be missing unless it is the only source.
+    pub(crate) async fn look(&self, is_only: bool) -> Result<(), Error> {
+        let root = Arc::clone(&self.root);
+        blocking("reading", &self.root, move || match fs::read_dir(&*root) {
+            Err(error) if is_only || error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("reading", &root)(error))
+            }
+            _ => Ok(()),
+        })
+        .await
     }
 
     /// Whether there is a folder to look into.
@@ -160,7 +177,8 @@ impl Mirror {
                 return Ok(block);
             }
         }
-        Err(Error::NotFound { cid: cid.clone(), place: self.root.display().to_string() })
+        let place = self.root.display().to_string();
+        Err(Error::NotFound { cid: cid.clone(), place, note: String::new() })
     }
 
     /// A file in `blocks/` under this name is the block itself, or a file whose root the block is.
@@ -285,7 +303,7 @@ fn index_file(path: &Path, versions: &[CidVersion]) -> io::Result<Vec<(Cid, Piec
     let mut pieces = Vec::new();
     for version in versions {
         let file = File::open(path)?;
-        import(file.take(MAX_FILE_BYTES), *version, |cid, piece| {
+        import(file.take(MAX_FILE_BYTES), Profile::of_version(*version), |cid, piece| {
             pieces.push((cid.as_v1(), piece))
         })?;
     }

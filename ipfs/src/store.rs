@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use reqwest::Url;
 use tokio::sync::OnceCell;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::block::Blocks;
 use crate::budget::{Budget, Timeouts};
@@ -13,9 +15,11 @@ use crate::cache::{Cache, Content};
 use crate::cid::{Cid, CidVersion};
 use crate::error::{Error, blocking};
 use crate::gateway::{Gateway, client};
+use crate::health::{Fault, Place, PlaceKind, PlaceState, Pulse};
 use crate::import::{cid_of_bytes, cid_of_file, raw_cid};
 use crate::kubo::Kubo;
 use crate::mirror::Mirror;
+use crate::shelf::{Shelf, Tray};
 use crate::walk;
 
 /// Most bytes of one raw block that [`Store::put_raw`] takes: 1 MiB, which every node exchanges.
@@ -37,6 +41,9 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How long the network may take.
     pub timeouts: Timeouts,
+    /// How often places are looked at to see whether they work; none: never, and what is known comes from use alone.
+    /// Default none.
+    pub probe_every: Option<Duration>,
     /// Blocks of one fetch that are asked for ahead of their turn. Default 8; 0 is one after another.
     pub prefetch: usize,
 }
@@ -51,6 +58,7 @@ impl Options {
             cache: cache.into(),
             cache_bytes: 1 << 30,
             timeouts: Timeouts::default(),
+            probe_every: None,
             prefetch: 8,
         }
     }
@@ -65,14 +73,19 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     blocks: Arc<Blocks>,
     cache: Arc<Cache>,
+    cache_pulse: Pulse,
+    mirror_pulse: Pulse,
+    shelf: Arc<Shelf>,
     kubo: Option<Kubo>,
     options: Options,
+    /// Looks at the places from time to time; ends with this.
+    _watch: Option<AbortOnDropHandle<()>>,
     /// Fetches under way, so that each content is fetched once however many ask for it.
     flights: Mutex<HashMap<(Cid, Budget), Flight>>,
 }
 
 impl Store {
-    /// Opens the cache and mirror; nothing is asked of the network.
+    /// Opens the cache and mirror. Of the network nothing is asked, unless places are to be looked at: that begins.
     ///
     /// # Errors
     /// `invalid_url`, `io`.
@@ -81,7 +94,7 @@ impl Store {
         let gateways = options
             .gateways
             .iter()
-            .map(|root| Gateway::new(root, client.clone(), options.timeouts))
+            .map(|root| Ok(Arc::new(Gateway::new(root, client.clone(), options.timeouts)?)))
             .collect::<Result<Vec<_>, _>>()?;
         let kubo = options
             .api
@@ -89,22 +102,54 @@ impl Store {
             .map(|root| Kubo::new(root, client, options.timeouts))
             .transpose()?;
         let folder = options.cache.clone();
-        blocking("opening", &folder, move || {
-            let mirror = options
-                .mirror
-                .as_deref()
-                .map(|root| Mirror::open(root, gateways.is_empty()))
-                .transpose()?;
+        let (options, mirror, cache) = blocking("opening", &folder, move || {
+            let plain_files = options.gateways.is_empty();
+            let mirror = options.mirror.as_deref().map(|root| Mirror::open(root, plain_files));
+            let mirror = mirror.transpose()?;
             let cache = Cache::open(&options.cache, options.cache_bytes)?;
-            Ok(Self(Arc::new(Inner {
-                blocks: Arc::new(Blocks { mirror, gateways }),
-                cache: Arc::new(cache),
-                kubo,
-                options,
-                flights: Mutex::default(),
-            })))
+            Ok((options, mirror, cache))
         })
-        .await
+        .await?;
+        let blocks = Blocks {
+            mirror,
+            gateways,
+            timeouts: options.timeouts,
+            may_probe: options.probe_every.is_some(),
+        };
+        let shelf = Shelf::new(options.cache.join("block"), options.cache_bytes / 4);
+        Ok(Self(Arc::new_cyclic(|inner| Inner {
+            blocks: Arc::new(blocks),
+            cache: Arc::new(cache),
+            cache_pulse: Pulse::default(),
+            mirror_pulse: Pulse::default(),
+            shelf: Arc::new(shelf),
+            kubo,
+            _watch: options.probe_every.map(|pause| {
+                AbortOnDropHandle::new(tokio::spawn(watch(Weak::clone(inner), pause)))
+            }),
+            options,
+            flights: Mutex::default(),
+        })))
+    }
+
+    /// What is known of the places: gateways in their order, then mirror, RPC and cache. Asks nothing.
+    pub fn health(&self) -> Vec<Place> {
+        let inner = &self.0;
+        let mut places: Vec<_> =
+            inner.blocks.gateways.iter().map(|gateway| gateway.place()).collect();
+        if let Some(mirror) = &inner.blocks.mirror {
+            places.push(inner.mirror_pulse.place(PlaceKind::Mirror, mirror.name()));
+        }
+        places.extend(inner.kubo.as_ref().map(Kubo::place));
+        let cache = inner.options.cache.display().to_string();
+        places.push(inner.cache_pulse.place(PlaceKind::Cache, cache));
+        places
+    }
+
+    /// Looks at all places now and answers what [`health`](Self::health) then says.
+    pub async fn probe(&self) -> Vec<Place> {
+        self.0.probe().await;
+        self.health()
     }
 
     /// The verified content of a file by its CID, from the cache if it is there. Content in the cache was within the
@@ -146,12 +191,34 @@ impl Store {
         let cache = Arc::clone(&inner.cache);
         let draft = blocking("creating a draft", folder, move || cache.draft()).await?;
         let limit = inner.options.timeouts.total;
-        let walk = walk::expand(&inner.blocks, cid, budget, inner.options.prefetch, draft);
-        let draft = tokio::time::timeout(limit, walk)
-            .await
-            .unwrap_or_else(|_| Err(Error::TotalTimeout { cid: cid.clone(), limit }))?;
+        let tray = Tray::new(&inner.shelf);
+        let prefetch = inner.options.prefetch;
+        let walk = walk::expand(&inner.blocks, cid, budget, prefetch, Some(&tray), draft);
+        let walked = tokio::time::timeout(limit, walk).await.unwrap_or_else(|_| {
+            let error = Error::TotalTimeout { cid: cid.clone(), limit };
+            Err(if inner.blocks.has_working_gateway() {
+                Error::NotServed(Box::new(error))
+            } else {
+                error
+            })
+        });
         let (cache, owned) = (Arc::clone(&inner.cache), cid.clone());
-        blocking("saving", folder, move || cache.insert(&owned, draft)).await
+        let saved = match walked {
+            Ok(draft) => blocking("saving", folder, move || cache.insert(&owned, draft)).await,
+            Err(error) => Err(error),
+        };
+        // What another attempt can go on with stays; the rest is of no more use.
+        if saved.as_ref().map_or_else(|error| !error.retry(), |_| true) {
+            blocking("tidying", folder, move || {
+                tray.clear();
+                Ok(())
+            })
+            .await?;
+        }
+        if let Err(error @ Error::Io { .. }) = &saved {
+            inner.cache_pulse.set(PlaceState::Failed(Fault::new(error, hint_of_disk(error))));
+        }
+        saved
     }
 
     async fn cached(&self, cid: &Cid) -> Result<Option<Content>, Error> {
@@ -228,4 +295,57 @@ impl Store {
             .as_ref()
             .ok_or(Error::NoSource { missing: "there is neither an RPC nor a mirror to add to" })
     }
+}
+
+impl Inner {
+    async fn probe(&self) {
+        for gateway in &self.blocks.gateways {
+            gateway.probe(Duration::ZERO).await;
+        }
+        if let Some(kubo) = &self.kubo {
+            kubo.probe().await;
+        }
+        let cache = Arc::clone(&self.cache);
+        let tried = blocking("trying", &self.options.cache, move || cache.try_writing()).await;
+        self.cache_pulse.set(match tried {
+            Ok(()) => PlaceState::Works,
+            Err(error) => PlaceState::Failed(Fault::new(&error, hint_of_disk(&error))),
+        });
+        if let Some(mirror) = &self.blocks.mirror {
+            let is_only = self.blocks.gateways.is_empty();
+            self.mirror_pulse.set(match mirror.look(is_only).await {
+                Ok(()) => PlaceState::Works,
+                Err(error) => {
+                    let hint = is_only.then(|| {
+                        "name a folder that can be read, or a gateway to fetch from".to_owned()
+                    });
+                    PlaceState::Failed(Fault::new(&error, hint))
+                }
+            });
+        }
+    }
+}
+
+/// Looks at the places until the store is gone.
+async fn watch(inner: Weak<Inner>, pause: Duration) {
+    while let Some(store) = inner.upgrade() {
+        store.probe().await;
+        drop(store);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What to do about a folder that cannot be used.
+fn hint_of_disk(error: &Error) -> Option<String> {
+    let Error::Io { path, source, .. } = error else { return None };
+    let path = path.display();
+    Some(match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            format!("free space on the disk of {path}, or keep the cache elsewhere")
+        }
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            format!("let this process write to {path}")
+        }
+        _ => return None,
+    })
 }

@@ -5,8 +5,10 @@ use crate::wire::{Fields, Malformed, Value, put_bytes, put_number, take_varint};
 /// What kind of thing a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A file or a piece of one (`Raw` and `File` are read alike).
+    /// A file or a piece of one.
     File,
+    /// Bytes alone: what wrapped the pieces of a file once. It is read like a file without links.
+    Raw,
     /// Anything else, by its name.
     Other(&'static str),
 }
@@ -15,7 +17,7 @@ pub(crate) enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {
     pub(crate) kind: Kind,
-    /// Bytes that stand before those of the links.
+    /// Bytes of its own.
     pub(crate) data: &'a [u8],
     /// Announced bytes of the whole.
     pub(crate) file_bytes: Option<u64>,
@@ -83,7 +85,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Entry<'_>, Malformed> {
 
 fn kind_of(number: u64) -> Result<Kind, Malformed> {
     Ok(match number {
-        0 | 2 => Kind::File,
+        0 => Kind::Raw,
+        2 => Kind::File,
         1 => Kind::Other("directory"),
         3 => Kind::Other("metadata node"),
         4 => Kind::Other("symbolic link"),

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::block::Blocks;
+use crate::block::{Blocks, keep};
 use crate::budget::Budget;
 use crate::cid::{Cid, Codec};
 use crate::dagpb;
 use crate::draft::Draft;
 use crate::error::{Error, blocking};
+use crate::shelf::Tray;
 use crate::unixfs::{self, Kind};
 
 /// Bytes of recent blocks kept at hand for links that lead to the same block again.
@@ -30,12 +31,13 @@ struct Visit {
     fetch: Option<AbortOnDropHandle<Result<Bytes, Error>>>,
 }
 
-/// Writes the content of `root` into the draft.
+/// Writes the content of `root` into the draft; what comes over a network is kept on the tray until it is whole.
 pub(crate) async fn expand(
     blocks: &Arc<Blocks>,
     root: &Cid,
     budget: &Budget,
     prefetch: usize,
+    tray: Option<&Tray>,
     draft: Draft,
 ) -> Result<Draft, Error> {
     let walk = Walk {
@@ -43,6 +45,7 @@ pub(crate) async fn expand(
         root,
         budget,
         prefetch: if blocks.are_remote() { prefetch } else { 0 },
+        tray: tray.filter(|_| blocks.are_remote()),
         recent: Recent::default(),
     };
     walk.run(draft).await
@@ -53,6 +56,7 @@ struct Walk<'a> {
     root: &'a Cid,
     budget: &'a Budget,
     prefetch: usize,
+    tray: Option<&'a Tray>,
     recent: Recent,
 }
 
@@ -98,6 +102,12 @@ impl Walk<'_> {
             if visited + (stack.len() + links.len()) as u64 > self.budget.nodes {
                 return Err(self.too_many_nodes());
             }
+            if depth == 0
+                && !links.is_empty()
+                && let Some(tray) = self.tray
+            {
+                keep(tray, &cid, &block).await?;
+            }
             stack.extend(links.into_iter().rev().map(|(cid, bytes)| Visit {
                 cid,
                 announced_bytes: Some(bytes),
@@ -119,7 +129,9 @@ impl Walk<'_> {
             }
             let (blocks, cid, max_bytes) =
                 (Arc::clone(self.blocks), visit.cid.clone(), self.budget.block_bytes);
-            let fetch = tokio::spawn(async move { blocks.get(&cid, max_bytes).await });
+            let tray = self.tray.cloned();
+            let fetch =
+                tokio::spawn(async move { blocks.get(&cid, max_bytes, tray.as_ref(), true).await });
             visit.fetch = Some(AbortOnDropHandle::new(fetch));
         }
     }
@@ -132,7 +144,11 @@ impl Walk<'_> {
             Some(fetch) => fetch.await.map_err(|join| {
                 Error::io("fetching a block", Path::new(""))(io::Error::other(join))
             })??,
-            None => self.blocks.get(&visit.cid, self.budget.block_bytes).await?,
+            None => {
+                // A root is kept only once there turns out to be more to come.
+                let keeps = visit.depth > 0;
+                self.blocks.get(&visit.cid, self.budget.block_bytes, self.tray, keeps).await?
+            }
         };
         self.recent.keep(visit.cid, block.clone());
         Ok(block)
@@ -150,6 +166,20 @@ impl Walk<'_> {
             return Err(malformed(cid, "it has not one size for each link"));
         }
         entry.checked_bytes().map_err(|reason| malformed(cid, reason))?;
+        // Readers do not agree on what follows, so it is nobody's content.
+        if node.has_names {
+            return Err(malformed(cid, "a link inside a file has a name"));
+        }
+        if !node.links.is_empty() && !entry.data.is_empty() {
+            return Err(malformed(cid, "it has data of its own beside links"));
+        }
+        if !node.links.is_empty() && entry.kind == Kind::Raw {
+            return Err(malformed(cid, "raw data has links"));
+        }
+        // The specification reads an absent size as zero, and so does Kubo's gateway.
+        if entry.file_bytes.is_none() {
+            return Ok((Bytes::new(), Vec::new()));
+        }
         if node.links.len() as u64 > self.budget.nodes {
             return Err(self.too_many_nodes());
         }

@@ -25,7 +25,7 @@ fn plain_files_are_found_by_both_cids_and_each_of_their_blocks() {
     let mirror = open(folder.path());
     for version in [V0, V1] {
         let mut blocks = Vec::new();
-        import(big().as_slice(), version, |cid, _| blocks.push(cid)).unwrap();
+        import(big().as_slice(), Profile::of_version(version), |cid, _| blocks.push(cid)).unwrap();
         blocks.push(cid_of_bytes(b"small", version));
         for cid in blocks {
             assert!(cid.verify(&mirror.find(&cid, LIMIT).unwrap()));

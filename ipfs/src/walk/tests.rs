@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::budget::Timeouts;
 use crate::cid::CidVersion;
 use crate::dagpb::Link;
 use crate::import::{cid_of_bytes, raw_cid};
@@ -42,9 +43,11 @@ impl Shelf {
         let blocks = Arc::new(Blocks {
             mirror: Some(Mirror::open(self.folder.path(), false)?),
             gateways: Vec::new(),
+            timeouts: Timeouts::default(),
+            may_probe: false,
         });
         let drafts = tempfile::tempdir().unwrap();
-        let draft = expand(&blocks, root, &budget, 4, Draft::create(drafts.path())?).await?;
+        let draft = expand(&blocks, root, &budget, 4, None, Draft::create(drafts.path())?).await?;
         Ok(fs::read(draft.path()).unwrap())
     }
 
@@ -70,13 +73,61 @@ fn unixfs(kind: u64, data: &[u8], file_bytes: Option<u64>, link_bytes: &[u64]) -
 const FILE: u64 = 2;
 
 #[tokio::test]
-async fn own_data_comes_before_that_of_links_at_any_depth() {
+async fn links_are_read_in_their_order_at_any_depth() {
     let shelf = Shelf::new();
     let (a, b) = (shelf.raw(b"aa"), shelf.raw(b"b"));
-    let inner = shelf.node(&[&a, &b, &a], &unixfs(0, b"<", Some(6), &[2, 1, 2]));
-    let wrapped = shelf.node(&[], &unixfs(FILE, b"zz", None, &[]));
-    let root = shelf.node(&[&inner, &b, &wrapped], &unixfs(FILE, b"head ", Some(14), &[6, 1, 2]));
-    assert_eq!(shelf.expand(&root, Budget::default()).await.unwrap(), b"head <aabaabzz");
+    let inner = shelf.node(&[&a, &b, &a], &unixfs(FILE, b"", Some(5), &[2, 1, 2]));
+    let old_leaf = shelf.node(&[], &unixfs(0, b"r", Some(1), &[]));
+    let leaf = shelf.node(&[], &unixfs(FILE, b"zz", Some(2), &[]));
+    let root =
+        shelf.node(&[&inner, &b, &old_leaf, &leaf], &unixfs(FILE, b"", Some(9), &[5, 1, 1, 2]));
+    assert_eq!(shelf.expand(&root, Budget::default()).await.unwrap(), b"aabaabrzz");
+}
+
+#[tokio::test]
+async fn i3_data_beside_links_is_refused_at_any_depth() {
+    let shelf = Shelf::new();
+    let leaf = shelf.raw(b"abc");
+    let both = shelf.node(&[&leaf], &unixfs(FILE, b"xyz", Some(6), &[3]));
+    assert_eq!(shelf.code(&both, Budget::default()).await, "malformed_block");
+    let parent = shelf.node(&[&both], &unixfs(FILE, b"", Some(6), &[6]));
+    assert_eq!(shelf.code(&parent, Budget::default()).await, "malformed_block");
+    // The old type for leaves has none.
+    let raw = shelf.node(&[&leaf], &unixfs(0, b"", Some(3), &[3]));
+    assert_eq!(shelf.code(&raw, Budget::default()).await, "malformed_block");
+}
+
+#[tokio::test]
+async fn i10_a_link_with_a_name_is_refused_and_an_empty_name_is_none() {
+    let shelf = Shelf::new();
+    let leaf = shelf.raw(b"abc");
+    for (name, wanted) in [("", Ok(b"abc".to_vec())), ("evil", Err("malformed_block"))] {
+        let mut link = Vec::new();
+        put_bytes(&mut link, 1, &leaf.to_bytes());
+        put_bytes(&mut link, 2, name.as_bytes());
+        put_number(&mut link, 3, 3);
+        let mut block = Vec::new();
+        put_bytes(&mut block, 2, &link);
+        put_bytes(&mut block, 1, &unixfs(FILE, b"", Some(3), &[3]));
+        let root = shelf.put(Cid::of_node(CidVersion::V1, &block), &block);
+        let read = shelf.expand(&root, Budget::default()).await;
+        assert_eq!(read.map_err(|error| error.code()), wanted, "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn i10_an_absent_size_is_zero_and_never_the_content() {
+    let shelf = Shelf::new();
+    let leaf = shelf.raw(b"abc");
+    let sizeless = shelf.node(&[&leaf], &unixfs(FILE, b"", None, &[3]));
+    assert_eq!(shelf.expand(&sizeless, Budget::default()).await.unwrap(), b"");
+    let inline = shelf.node(&[], &unixfs(FILE, b"abc", None, &[]));
+    assert_eq!(shelf.expand(&inline, Budget::default()).await.unwrap(), b"");
+    // A parent that counts on the content is wrong about it.
+    let parent = shelf.node(&[&sizeless], &unixfs(FILE, b"", Some(3), &[3]));
+    assert_eq!(shelf.code(&parent, Budget::default()).await, "malformed_block");
+    let parent = shelf.node(&[&sizeless], &unixfs(FILE, b"", Some(0), &[0]));
+    assert_eq!(shelf.expand(&parent, Budget::default()).await.unwrap(), b"");
 }
 
 #[tokio::test]
@@ -98,7 +149,6 @@ async fn sizes_that_lie_are_refused() {
         (Some(4), vec![3]),        // not the sum
         (Some(4), vec![4]),        // more than there is
         (Some(2), vec![2]),        // less
-        (None, vec![2]),           // less, without a sum
         (Some(3), vec![]),         // no size for the link
         (Some(6), vec![3, 3]),     // a size without a link
         (None, vec![u64::MAX, 2]), // both
@@ -110,7 +160,7 @@ async fn sizes_that_lie_are_refused() {
             "{file_bytes:?} {link_bytes:?}"
         );
     }
-    let overflow = shelf.node(&[&leaf, &leaf], &unixfs(FILE, b"", None, &[u64::MAX, 3]));
+    let overflow = shelf.node(&[&leaf, &leaf], &unixfs(FILE, b"", Some(2), &[u64::MAX, 3]));
     assert_eq!(shelf.code(&overflow, Budget::default()).await, "malformed_block");
 }
 
@@ -133,7 +183,7 @@ async fn what_is_no_file_is_named() {
         let error = shelf.expand(&root, Budget::default()).await.unwrap_err();
         assert_eq!(error.code(), "not_a_file");
         assert!(error.to_string().contains(name), "{error}");
-        let parent = shelf.node(&[&root], &unixfs(FILE, b"", None, &[0]));
+        let parent = shelf.node(&[&root], &unixfs(FILE, b"", Some(0), &[0]));
         assert_eq!(shelf.code(&parent, Budget::default()).await, "not_a_file");
     }
 }

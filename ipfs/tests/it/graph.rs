@@ -19,9 +19,12 @@ impl Graph {
     fn node(&mut self, child: Option<&Cid>, links: usize, data: &[u8], each: u64) -> Cid {
         let mut unixfs = vec![0x08, 2, 0x12, u8::try_from(data.len()).unwrap()];
         unixfs.extend(data);
-        for _ in 0..links {
-            unixfs.push(0x20);
-            let mut rest = each;
+        let whole = each.wrapping_mul(links as u64).wrapping_add(data.len() as u64);
+        for (field, number) in
+            std::iter::once((0x18, whole)).chain((0..links).map(|_| (0x20, each)))
+        {
+            unixfs.push(field);
+            let mut rest = number;
             while rest >= 0x80 {
                 unixfs.push(rest as u8 | 0x80);
                 rest >>= 7;

@@ -48,10 +48,10 @@ impl Scene {
         Self { folder, store }
     }
 
-    /// What lies in the cache, complete or not, but for its lock.
+    /// What lies in the cache, complete or not, but for its lock and key.
     fn cached_files(&self) -> Vec<PathBuf> {
         let mut found = files(&self.folder.path().join("cache"));
-        found.retain(|path| !path.ends_with("lock"));
+        found.retain(|path| !path.ends_with("lock") && !path.ends_with("key"));
         found
     }
 }
