@@ -275,6 +275,11 @@ impl<'de> Deserialize<'de> for Cid {
     }
 }
 
+/// Whether any reader of CIDs takes this text for one, also where [`Cid::parse`] does not.
+pub fn is_any_cid(text: &str) -> bool {
+    text.len() <= MAX_TEXT_BYTES && text.parse::<CidGeneric<MAX_IDENTITY_BYTES>>().is_ok()
+}
+
 /// Enough of a hostile text to recognise it by.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(80) {

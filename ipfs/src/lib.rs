@@ -20,6 +20,7 @@ mod gateway;
 mod health;
 mod import;
 mod kubo;
+mod memory;
 mod mirror;
 mod shelf;
 mod store;
@@ -29,7 +30,7 @@ mod wire;
 
 pub use crate::budget::{Budget, Timeouts};
 pub use crate::cache::Content;
-pub use crate::cid::{Cid, CidVersion, Codec};
+pub use crate::cid::{Cid, CidVersion, Codec, is_any_cid};
 pub use crate::error::{Class, Error};
 pub use crate::health::{Fault, Place, PlaceKind, PlaceState};
 pub use crate::import::{

@@ -8,14 +8,17 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::budget::Budget;
 use crate::cid::{Cid, CidVersion, Codec};
+use crate::disk::open_regular;
 use crate::draft::{Draft, sweep};
 use crate::error::{Error, blocking};
 use crate::import::{CHUNK_BYTES, Piece, Profile, cid_of_file, import, wrap};
+use crate::memory::Memory;
 
 /// The subfolder of what was added.
 const ADDED: &str = "blocks";
@@ -25,6 +28,8 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 const MAX_FILES: usize = 10_000;
 /// Folders below this depth are not looked at.
 const MAX_DEPTH: usize = 8;
+/// A file that changed so shortly before it was read may change again without another time stamp.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// Added files of several blocks whose inner blocks are remembered at once.
 const MAX_ADDED_INDEXED: usize = 64;
 
@@ -37,26 +42,31 @@ pub(crate) struct Mirror {
     index: Arc<Mutex<Index>>,
 }
 
-#[derive(Default)]
 struct Index {
     files: HashMap<Arc<Path>, Indexed>,
     /// By version 1 of the CID.
     blocks: HashMap<Cid, (Arc<Path>, Piece)>,
     /// Which of the files are added ones, oldest first.
     added: VecDeque<Arc<Path>>,
+    /// What earlier processes found in large files.
+    memory: Memory,
+    /// What was not looked at, as it was told last.
+    note: String,
 }
 
 struct Indexed {
     stamp: Stamp,
+    /// Whether the stamp tells of every later change.
+    is_settled: bool,
     pieces: Vec<(Cid, Piece)>,
 }
 
 /// A file that has the same stamp is taken for unchanged; its bytes are verified all the same when they are used.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    size_bytes: u64,
-    modified: (i64, i64),
-    inode: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size_bytes: u64,
+    pub(crate) modified: (i64, i64),
+    pub(crate) inode: u64,
 }
 
 impl From<&Metadata> for Stamp {
@@ -69,14 +79,64 @@ impl From<&Metadata> for Stamp {
     }
 }
 
+impl Stamp {
+    /// Whether the file was left alone for a while.
+    fn is_settled(&self) -> bool {
+        let Ok(seconds) = u64::try_from(self.modified.0) else { return true };
+        let modified_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        SystemTime::now().duration_since(modified_at).is_ok_and(|age| age > SETTLED_AFTER)
+    }
+}
+
+/// Plain files that count, and what does not.
+#[derive(Default)]
+struct Found {
+    files: Vec<(PathBuf, Stamp)>,
+    is_full: bool,
+    large: Option<PathBuf>,
+    deep: Option<PathBuf>,
+}
+
+impl Found {
+    /// What was not looked at, for the error of whoever misses something.
+    fn note(&self) -> String {
+        let mut note = String::new();
+        if self.is_full {
+            note += &format!("; only its first {MAX_FILES} files were looked at");
+        }
+        if let Some(path) = &self.large {
+            let path = path.display();
+            note += &format!("; {path} is larger than 1 GiB and was not looked at");
+        }
+        if let Some(path) = &self.deep {
+            let path = path.display();
+            note +=
+                &format!("; {path} is more than {MAX_DEPTH} folders deep and was not looked at");
+        }
+        note
+    }
+}
+
 impl Mirror {
-    /// Opens the folder and sweeps what a killed process left in it.
-    pub(crate) fn open(root: &Path, plain_files: bool) -> Result<Self, Error> {
+    /// Opens the folder and sweeps what a killed process left in it. What is found in large plain files is remembered
+    /// in the folder `memory`.
+    pub(crate) fn open(root: &Path, plain_files: bool, memory: &Path) -> Result<Self, Error> {
         let added = root.join(ADDED);
         if added.is_dir() {
             sweep(&added)?;
         }
-        Ok(Self { root: Arc::new(root.to_owned()), plain_files, index: Arc::default() })
+        let index = Index {
+            files: HashMap::new(),
+            blocks: HashMap::new(),
+            added: VecDeque::new(),
+            memory: Memory::new(memory, root),
+            note: String::new(),
+        };
+        Ok(Self {
+            root: Arc::new(root.to_owned()),
+            plain_files,
+            index: Arc::new(Mutex::new(index)),
+        })
     }
 
     /// Its path.
@@ -112,6 +172,10 @@ impl Mirror {
         let (mirror, file) = (self.clone(), file.to_owned());
         blocking("adding", &file.clone(), move || {
             let metadata = fs::metadata(&file).map_err(Error::io("reading", &file))?;
+            if !metadata.is_file() {
+                let special = io::Error::other("it is not a regular file");
+                return Err(Error::io("reading", &file)(special));
+            }
             let cid = cid_of_file(&file, version)?;
             if metadata.len() > MAX_FILE_BYTES {
                 return Err(Error::TooLarge { cid, limit_bytes: MAX_FILE_BYTES });
@@ -171,14 +235,15 @@ impl Mirror {
                 return self.find_added(&mut index, &name, &path, max_bytes);
             }
         }
+        let mut note = String::new();
         if self.plain_files {
-            index.scan(&self.root);
+            note = index.scan(&self.root, cid);
             if let Some(block) = index.read(cid, max_bytes) {
                 return Ok(block);
             }
         }
         let place = self.root.display().to_string();
-        Err(Error::NotFound { cid: cid.clone(), place, note: String::new() })
+        Err(Error::NotFound { cid: cid.clone(), place, note })
     }
 
     /// A file in `blocks/` under this name is the block itself, or a file whose root the block is.
@@ -190,7 +255,7 @@ impl Mirror {
         max_bytes: u64,
     ) -> Result<Bytes, Error> {
         let reading = || Error::io("reading", path);
-        let mut file = File::open(path).map_err(reading())?;
+        let mut file = open_regular(path).map_err(reading())?;
         let metadata = file.metadata().map_err(reading())?;
         let place = || path.display().to_string();
         let mut whole = None;
@@ -241,6 +306,7 @@ impl Index {
                 // Changed or gone: forget the file, so that it is read anew.
                 let path = Arc::clone(path);
                 self.files.remove(&path);
+                self.memory.forget(&path);
                 self.added.retain(|added| *added != path);
                 self.rebuild();
                 None
@@ -252,7 +318,7 @@ impl Index {
         let path: Arc<Path> = path.into();
         self.added.retain(|added| *added != path);
         self.added.push_back(Arc::clone(&path));
-        self.files.insert(path, Indexed { stamp, pieces });
+        self.files.insert(path, Indexed { stamp, is_settled: stamp.is_settled(), pieces });
         while self.added.len() > MAX_ADDED_INDEXED
             && let Some(oldest) = self.added.pop_front()
         {
@@ -261,32 +327,62 @@ impl Index {
         self.rebuild();
     }
 
-    /// Brings the plain files up to date; only new and changed ones are read.
-    fn scan(&mut self, root: &Path) {
-        let mut found = Vec::new();
+    /// Brings the plain files up to date until the block is found, the small ones first; only new and changed ones
+    /// are read, and large ones only once, whatever process did it. Answers what was not looked at.
+    fn scan(&mut self, root: &Path, wanted: &Cid) -> String {
+        let mut found = Found::default();
         collect(root, root, 0, &mut found);
+        let note = found.note();
+        if note != self.note {
+            if !note.is_empty() {
+                let path = root.display();
+                tracing::warn!(%path, "a part of the mirror does not count{note}");
+            }
+            self.note.clone_from(&note);
+        }
         let mut known = std::mem::take(&mut self.files);
         for path in &self.added {
             if let Some(indexed) = known.remove(path) {
                 self.files.insert(Arc::clone(path), indexed);
             }
         }
-        for (path, stamp) in found {
+        let mut unread = Vec::new();
+        for (path, stamp) in found.files {
             let path: Arc<Path> = path.into();
-            if let Some(indexed) = known.remove(&path).filter(|indexed| indexed.stamp == stamp) {
+            let same = |indexed: &Indexed| indexed.is_settled && indexed.stamp == stamp;
+            if let Some(indexed) = known.remove(&path).filter(same) {
                 self.files.insert(path, indexed);
-                continue;
+            } else if let Some(pieces) = self.memory.recall(&path, stamp) {
+                self.files.insert(path, Indexed { stamp, is_settled: true, pieces });
+            } else {
+                unread.push((stamp.size_bytes, path, stamp));
             }
+        }
+        self.rebuild();
+        unread.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        let wanted = wanted.as_v1();
+        for (_, path, stamp) in unread {
+            if self.blocks.contains_key(&wanted) {
+                break;
+            }
+            let is_settled = stamp.is_settled();
             match index_file(&path, &[CidVersion::V0, CidVersion::V1]) {
                 Ok(pieces) => {
-                    self.files.insert(path, Indexed { stamp, pieces });
+                    for (cid, piece) in &pieces {
+                        self.blocks.insert(cid.clone(), (Arc::clone(&path), piece.clone()));
+                    }
+                    if is_settled {
+                        self.memory.learn(&path, stamp, &pieces);
+                    }
+                    self.files.insert(path, Indexed { stamp, is_settled, pieces });
                 }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "a file of the mirror cannot be read")
                 }
             }
         }
-        self.rebuild();
+        self.memory.save();
+        note
     }
 
     fn rebuild(&mut self) {
@@ -302,7 +398,7 @@ impl Index {
 fn index_file(path: &Path, versions: &[CidVersion]) -> io::Result<Vec<(Cid, Piece)>> {
     let mut pieces = Vec::new();
     for version in versions {
-        let file = File::open(path)?;
+        let file = open_regular(path)?;
         import(file.take(MAX_FILE_BYTES), Profile::of_version(*version), |cid, piece| {
             pieces.push((cid.as_v1(), piece))
         })?;
@@ -311,7 +407,7 @@ fn index_file(path: &Path, versions: &[CidVersion]) -> io::Result<Vec<(Cid, Piec
 }
 
 /// The regular files of a folder and those below it that count; hidden ones and added ones do not.
-fn collect(root: &Path, folder: &Path, depth: usize, found: &mut Vec<(PathBuf, Stamp)>) {
+fn collect(root: &Path, folder: &Path, depth: usize, found: &mut Found) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
@@ -323,20 +419,33 @@ fn collect(root: &Path, folder: &Path, depth: usize, found: &mut Vec<(PathBuf, S
         let path = entry.path();
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if hidden || found.len() == MAX_FILES {
+        if hidden || path == root.join(ADDED) {
             continue;
         }
-        if metadata.is_dir() && depth < MAX_DEPTH && path != root.join(ADDED) {
-            collect(root, &path, depth + 1, found);
-        } else if metadata.is_file() && metadata.len() <= MAX_FILE_BYTES {
-            found.push((path, Stamp::from(&metadata)));
+        if metadata.is_dir() {
+            if depth < MAX_DEPTH {
+                collect(root, &path, depth + 1, found);
+            } else {
+                found.deep.get_or_insert(path);
+            }
+        } else if metadata.is_file() {
+            if metadata.len() > MAX_FILE_BYTES {
+                found.large.get_or_insert(path);
+            } else if found.files.len() < MAX_FILES {
+                found.files.push((path, Stamp::from(&metadata)));
+            } else {
+                found.is_full = true;
+            }
+        }
+        if found.is_full {
+            return;
         }
     }
 }
 
 fn read_leaf(path: &Path, offset: u64, size_bytes: usize, codec: Codec) -> Option<Bytes> {
     let mut chunk = vec![0; size_bytes];
-    File::open(path).ok()?.read_exact_at(&mut chunk, offset).ok()?;
+    open_regular(path).ok()?.read_exact_at(&mut chunk, offset).ok()?;
     Some(match codec {
         Codec::Raw => chunk.into(),
         Codec::DagPb => wrap(&chunk).into(),

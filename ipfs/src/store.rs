@@ -104,7 +104,9 @@ impl Store {
         let folder = options.cache.clone();
         let (options, mirror, cache) = blocking("opening", &folder, move || {
             let plain_files = options.gateways.is_empty();
-            let mirror = options.mirror.as_deref().map(|root| Mirror::open(root, plain_files));
+            let memory = options.cache.join("mirror");
+            let mirror =
+                options.mirror.as_deref().map(|root| Mirror::open(root, plain_files, &memory));
             let mirror = mirror.transpose()?;
             let cache = Cache::open(&options.cache, options.cache_bytes)?;
             Ok((options, mirror, cache))

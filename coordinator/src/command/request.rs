@@ -5,15 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use executor_protocol::Value;
 use ipfs::{Cid, CidVersion, Store};
 
-use super::{Error, content};
+use super::{Error, Output, content};
 use crate::config::value;
 
 #[derive(Debug, clap::Args)]
 #[group(skip)] // flattened into arguments whose group has the same name
 pub(super) struct Arguments {
-    /// The module: a file, which is added to the content store first, or a CID
+    /// The module: a CID, or a file, which is added to the content store first; ./NAME if it is called like a CID
     pub(super) module: String,
-    /// The input: a file, which is added first, or a CID
+    /// The input: a CID, or a file, which is added first
     #[arg(long, value_name = "FILE|CID", conflicts_with = "args")]
     pub(super) input: Option<String>,
     /// The exported function
@@ -72,16 +72,16 @@ pub(super) struct Prepared {
 
 impl Arguments {
     /// Adds what has to be added.
-    pub(super) async fn prepare(&self, store: &Store) -> Result<Prepared, Error> {
+    pub(super) async fn prepare(&self, store: &Store, output: Output) -> Result<Prepared, Error> {
         let written = self.args.as_deref().map(|args| input(self.entry.as_deref(), args));
         let written = written.transpose()?;
-        let module = content::resolve(store, "module", &self.module).await?;
+        let module = content::resolve(store, "module", &self.module, output).await?;
         let (input, entry) = match (&self.input, written) {
             (_, Some(text)) => {
                 (Some(store.add_bytes(text.as_bytes(), CidVersion::V0).await?), None)
             }
             (Some(text), None) => {
-                (Some(content::resolve(store, "input", text).await?), self.entry.clone())
+                (Some(content::resolve(store, "input", text, output).await?), self.entry.clone())
             }
             (None, None) => (None, self.entry.clone()),
         };

@@ -34,7 +34,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let workshop = Workshop::open(config, serve::limits(config)).await?;
     let answered = async {
-        let prepared = arguments.request.prepare(workshop.work.content()).await?;
+        let prepared = arguments.request.prepare(workshop.work.content(), output).await?;
         let request = arguments.request.request(&prepared);
         let _progress = output.progress("running");
         execute(&workshop.work, &request).await

@@ -47,7 +47,7 @@ pub(super) async fn submit(
 ) -> Result<(), Error> {
     let key = board::client_key(&config.chain)?;
     let store = content::open(config).await?;
-    let prepared = arguments.request.prepare(&store).await?;
+    let prepared = arguments.request.prepare(&store, output).await?;
     let board = board::open(&config.chain).await?;
     let submission = arguments.request.submission(&prepared);
     let mut left = arguments.count as usize;

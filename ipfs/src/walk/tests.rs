@@ -41,7 +41,11 @@ impl Shelf {
 
     async fn expand(&self, root: &Cid, budget: Budget) -> Result<Vec<u8>, Error> {
         let blocks = Arc::new(Blocks {
-            mirror: Some(Mirror::open(self.folder.path(), false)?),
+            mirror: Some(Mirror::open(
+                self.folder.path(),
+                false,
+                &self.folder.path().join("memory"),
+            )?),
             gateways: Vec::new(),
             timeouts: Timeouts::default(),
             may_probe: false,
@@ -237,7 +241,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let shelf = Shelf::new();
-            let mirror = Mirror::open(shelf.folder.path(), false).unwrap();
+            let mirror = Mirror::open(shelf.folder.path(), false, &shelf.folder.path().join("memory")).unwrap();
             let cid = mirror.add_bytes(cid_of_bytes(&content, version), content.clone()).await.unwrap();
             assert!(shelf.expand(&cid, Budget::default()).await.unwrap() == content);
         });

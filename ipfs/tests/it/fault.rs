@@ -209,10 +209,11 @@ async fn every_status_has_its_code() {
     for (line, headers, code, seconds) in [
         ("404 Not Found", "", "not_found", None),
         ("410 Gone", "", "not_found", None),
-        ("429 Too Many Requests", "Retry-After: 7\r\n", "unavailable", Some(7)),
+        ("429 Too Many Requests", "Retry-After: 1\r\n", "unavailable", Some(1)),
         ("500 Internal Server Error", "", "unavailable", None),
         ("503 Service Unavailable", "Retry-After: 120\r\n", "unavailable", Some(120)),
         ("504 Gateway Timeout", "Retry-After: soon\r\n", "unavailable", None),
+        ("304 Not Modified", "", "gateway_refused", None),
         ("206 Partial Content", "", "gateway_refused", None),
         ("204 No Content", "", "gateway_refused", None),
         ("400 Bad Request", "", "gateway_refused", None),
@@ -305,4 +306,72 @@ async fn a_root_with_or_without_a_slash_at_its_end_is_the_same() {
         assert!(scene.store.fetch(&raw_cid(CONTENT), &Budget::default()).await.is_ok());
     }
     assert_eq!(server.seen()[0], server.seen()[1]);
+}
+
+#[tokio::test]
+async fn i14_a_pause_is_read_in_every_form_and_is_an_hour_at_the_most() {
+    let date = |seconds| {
+        let at = std::time::SystemTime::now() + Duration::from_secs(seconds);
+        httpdate::fmt_http_date(at)
+    };
+    for (text, least, most) in [
+        ("120".to_owned(), 119, 120),
+        (date(600), 590, 600),
+        (date(100_000), 3599, 3600),
+        (u64::MAX.to_string(), 3599, 3600),
+        ("99999999999999999999999".to_owned(), 3599, 3600),
+    ] {
+        let refusal = format!("Retry-After: {text}\r\n");
+        let liar = Liar::always(status("503 Service Unavailable", &refusal)).await;
+        let pause = failure(&[&liar.root]).await.retry_after().unwrap();
+        let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
+        assert!((least..=most).contains(&pause), "{text}: {pause:?}");
+        assert_eq!(liar.seen().len(), 1, "{text}");
+    }
+    for text in ["soon", "-1", "1.5", ""] {
+        let refusal = format!("Retry-After: {text}\r\n");
+        let liar = Liar::always(status("503 Service Unavailable", &refusal)).await;
+        assert_eq!(failure(&[&liar.root]).await.retry_after(), None, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn i14_an_encoding_that_is_none_is_no_encoding() {
+    for header in [
+        "Content-Encoding: \r\n",
+        "Content-Encoding: identity\r\n",
+        "Content-Encoding: , Identity\r\n",
+    ] {
+        let length = format!("{header}Content-Length: {}\r\n", CONTENT.len());
+        let honest =
+            Liar::always(vec![head("200 OK", &length), Step::Send(CONTENT.to_vec())]).await;
+        let scene = Scene::new(&[&honest.root]).await;
+        assert!(scene.store.fetch(&raw_cid(CONTENT), &Budget::default()).await.is_ok(), "{header}");
+    }
+}
+
+#[tokio::test]
+async fn i14_every_broken_answer_has_the_right_words() {
+    let send = |text: &str| vec![Step::Send(text.as_bytes().to_vec())];
+    for (steps, words) in [
+        (send("220 ready\r\n\r\n"), "does not answer in HTTP"),
+        (send("HTTP/1.1 abc OK\r\n\r\n"), "does not answer in HTTP"),
+        (send("HTTP/1.1 200 OK\r\nno header\r\n\r\n"), "does not answer in HTTP"),
+        (vec![], "closed the connection before it answered"),
+        (send("HTTP/1.1 200 OK\r\nConte"), "closed the connection before it answered"),
+        (
+            vec![
+                head("200 OK", "Transfer-Encoding: chunked\r\n"),
+                Step::Send(b"zz\r\nxx\r\n".to_vec()),
+            ],
+            "is malformed",
+        ),
+        (vec![head("200 OK", "Content-Length: 9\r\n"), Step::Send(vec![1])], "was cut short"),
+        (status("304 Not Modified", ""), "HTTP 304"),
+    ] {
+        let liar = Liar::always(steps).await;
+        let error = failure(&[&liar.root]).await.to_string();
+        assert!(error.contains(words), "{words}: {error}");
+        assert!(!error.contains("redirect") && !error.contains("reached"), "{error}");
+    }
 }

@@ -1,6 +1,8 @@
 //! What we name, add and fetch, against Kubo's own code.
 
-use ipfs::{Budget, CidVersion, Store, cid_of_bytes, cid_of_file, raw_cid};
+use ipfs::{
+    Budget, CidVersion, Profile, Store, cid_of_bytes, cid_of_file, cid_under_profile, raw_cid,
+};
 use sha2::{Digest, Sha256};
 
 use crate::liar::{Liar, ok, status};
@@ -117,4 +119,167 @@ async fn an_rpc_that_names_the_content_otherwise_or_fails_is_an_error() {
         assert_eq!(error.code(), code, "{error}");
         assert_eq!(scene.store.put_raw(b"mine").await.unwrap_err().code(), code);
     }
+}
+
+#[tokio::test]
+async fn i9_a_node_with_another_import_profile_names_content_as_we_do() {
+    for defaults in [
+        "chunker=size-1048576&max-file-links=1024&raw-leaves=true&cid-version=1",
+        "trickle=true&raw-leaves=true&max-file-links=2",
+    ] {
+        let node = Node::with_import(defaults);
+        let scene = scene(&node).await;
+        let bytes = content(9 * CHUNK + 1);
+        for version in VERSIONS {
+            let cid = scene.store.add_bytes(&bytes, version).await.unwrap();
+            assert_eq!(cid, cid_of_bytes(&bytes, version));
+            assert!(fetched(&scene.store, &cid).await == bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn i9_content_that_came_out_differently_does_not_stay_pinned() {
+    let other = cid_of_bytes(b"other", CidVersion::V0);
+    let body = format!("{{\"Name\":\"content\",\"Hash\":\"{other}\"}}\n");
+    let kubo = Liar::always(ok(body.as_bytes())).await;
+    let scene = Scene::with(&[], |options| options.api = Some(kubo.root.clone())).await;
+    let error = scene.store.add_bytes(b"mine", CidVersion::V0).await.unwrap_err();
+    assert_eq!(error.code(), "cid_differs");
+    let calls = kubo.seen();
+    assert_eq!(calls.len(), 2);
+    for option in [
+        "chunker=size-262144",
+        "max-file-links=174",
+        "raw-leaves=false",
+        "trickle=false",
+        "inline=false",
+    ] {
+        assert!(calls[0].contains(option), "{option}: {}", calls[0]);
+    }
+    assert!(calls[1].contains(&format!("/api/v0/pin/rm?arg={other}")), "{}", calls[1]);
+}
+
+/// Kubo's importer under the parameters of each named profile.
+#[tokio::test]
+async fn i9_every_named_profile_gives_kubos_cids() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let node = Node::start();
+    // Over and under a chunk, and over the links of a node in the narrow profiles.
+    for length in [0, 1, CHUNK, (1 << 20) + 1, 175 << 18] {
+        let bytes = content(length);
+        std::fs::write(&path, &bytes).unwrap();
+        for (name, profile) in Profile::NAMED {
+            let raw = profile.raw_leaves;
+            let version = u8::from(profile.version == CidVersion::V1);
+            let (chunk, links) = (profile.chunk_bytes, profile.max_links);
+            let url = format!(
+                "{}api/v0/add?cid-version={version}&raw-leaves={raw}&chunker=size-{chunk}&max-file-links={links}",
+                node.api
+            );
+            let part = reqwest::multipart::Part::bytes(bytes.clone()).file_name("file");
+            let form = reqwest::multipart::Form::new().part("file", part);
+            let answer = http.post(url).multipart(form).send().await.unwrap().text().await.unwrap();
+            let cid = cid_under_profile(&path, profile).unwrap();
+            assert!(answer.contains(&format!("\"{cid}\"")), "{name} {length}: {cid} {answer}");
+        }
+    }
+}
+
+/// Blocks on whose bytes readers could differ: either we give what Kubo's gateway gives, or we refuse.
+#[tokio::test]
+async fn i3_no_file_reads_differently_here_than_in_kubo() {
+    let node = Node::start();
+    let scene = scene(&node).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let leaf = scene.store.put_raw(b"abc").await.unwrap();
+    let link = |name: Option<&str>, tsize: Option<u8>| {
+        let mut link = vec![0x0a, 36];
+        link.extend(leaf.to_bytes());
+        if let Some(name) = name {
+            link.extend([0x12, name.len() as u8]);
+            link.extend(name.as_bytes());
+        }
+        link.extend(tsize.into_iter().flat_map(|tsize| [0x18, tsize]));
+        [vec![0x12, link.len() as u8], link].concat()
+    };
+    let node_of = |links: &[Vec<u8>], unixfs: &str| {
+        let data = hex::decode(unixfs.replace(' ', "")).unwrap();
+        [links.concat(), vec![0x0a, data.len() as u8], data].concat()
+    };
+    let plain = link(Some(""), Some(3));
+    let mut read = 0;
+    for (what, block, wanted) in [
+        ("a file", node_of(&[plain.clone()], "0802 1803 2003"), Some("abc")),
+        (
+            "the same twice",
+            node_of(&[plain.clone(), plain.clone()], "0802 1806 2003 2003"),
+            Some("abcabc"),
+        ),
+        ("data and links", node_of(&[plain.clone()], "0802 1203 78797a 1806 2003"), None),
+        ("raw with links", node_of(&[plain.clone()], "0800 1803 2003"), None),
+        ("a named link", node_of(&[link(Some("evil"), Some(3))], "0802 1803 2003"), None),
+        (
+            "no name, no size of the link",
+            node_of(&[link(None, None)], "0802 1803 2003"),
+            Some("abc"),
+        ),
+        (
+            "a link's size that lies",
+            node_of(&[link(Some(""), Some(99))], "0802 1803 2003"),
+            Some("abc"),
+        ),
+        ("no file size", node_of(&[plain.clone()], "0802 2003"), Some("")),
+        ("no file size, own data", node_of(&[], "0802 1203 78797a"), Some("")),
+        ("raw", node_of(&[], "0800 1203 78797a 1803"), Some("xyz")),
+        ("a file size too small", node_of(&[plain.clone()], "0802 1802 2003"), None),
+        ("a file size too large", node_of(&[plain.clone()], "0802 1804 2003"), None),
+        ("a block size too small", node_of(&[plain.clone()], "0802 1802 2002"), None),
+        ("no block sizes", node_of(&[plain.clone()], "0802 1803"), None),
+        ("too many block sizes", node_of(&[plain.clone()], "0802 1803 2003 2000"), None),
+        ("two types", node_of(&[plain.clone()], "0801 0802 1803 2003"), None),
+        ("two sizes", node_of(&[plain.clone()], "0802 1803 1800 2003"), None),
+        ("two datas", node_of(&[], "0802 1201 78 1201 79 1801"), None),
+        ("a long number", node_of(&[plain.clone()], "0802 188300 2003"), None),
+        ("an unknown field", node_of(&[plain.clone()], "0802 1803 2003 4801"), None),
+        ("metadata", node_of(&[plain.clone()], "0803"), None),
+        ("a directory", node_of(&[plain.clone()], "0801"), None),
+        ("a symbolic link", node_of(&[], "0804 1203 78797a"), None),
+        (
+            "data before links",
+            [vec![0x0a, 6, 8, 2, 0x18, 3, 0x20, 3], plain.clone()].concat(),
+            Some("abc"),
+        ),
+        ("packed block sizes", node_of(&[plain.clone()], "0802 1803 2201 03"), Some("abc")),
+        (
+            "a time of change",
+            node_of(&[plain.clone()], "0802 1803 2003 38a403 42020801"),
+            Some("abc"),
+        ),
+    ] {
+        let raw = scene.store.put_raw(&block).await.unwrap();
+        let digest = *raw.sha256().unwrap();
+        let cid = ipfs::Cid::from_sha256(CidVersion::V1, ipfs::Codec::DagPb, digest).unwrap();
+        let ours = scene.store.fetch(&cid, &Budget::default()).await;
+        match wanted {
+            None => {
+                let error = ours.unwrap_err();
+                assert_eq!(
+                    (error.class(), error.retry()),
+                    (ipfs::Class::Content, false),
+                    "{what}: {error}"
+                );
+            }
+            Some(wanted) => {
+                assert_eq!(ours.unwrap().bytes().await.unwrap(), wanted.as_bytes(), "{what}");
+                let url = format!("{}/{cid}", node.gateway);
+                let theirs = http.get(url).send().await.unwrap().bytes().await.unwrap();
+                assert_eq!(theirs, wanted.as_bytes(), "{what}");
+                read += 1;
+            }
+        }
+    }
+    assert_eq!(read, 10);
 }

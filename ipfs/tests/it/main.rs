@@ -10,9 +10,11 @@
 
 mod fault;
 mod graph;
+mod health;
 mod kubo;
 mod liar;
 mod node;
+mod patience;
 mod sharing;
 
 use std::path::{Path, PathBuf};

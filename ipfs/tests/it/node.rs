@@ -23,9 +23,14 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) fn start() -> Self {
+        Self::with_import("")
+    }
+
+    /// One whose `add` does something else than usual unless it is told.
+    pub(crate) fn with_import(defaults: &str) -> Self {
         let binary = binary();
         let mut process = Command::new(&binary)
-            .args(["-listen", "127.0.0.1:0", "-until-eof"])
+            .args(["-listen", "127.0.0.1:0", "-until-eof", "-import", defaults])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

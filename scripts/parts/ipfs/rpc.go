@@ -10,12 +10,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/ipfs/boxo/blockstore"
 	chunk "github.com/ipfs/boxo/chunker"
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/boxo/ipld/unixfs/importer/balanced"
 	"github.com/ipfs/boxo/ipld/unixfs/importer/helpers"
+	"github.com/ipfs/boxo/ipld/unixfs/importer/trickle"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
@@ -25,11 +27,14 @@ import (
 // maxBlockBytes is Kubo's limit for a block put without allow-big-block.
 const maxBlockBytes = 2 << 20
 
-// rpc is the part of Kubo's RPC that adds content. Nothing is ever collected here, so pin needs no more than a
-// well-formed value.
+// rpc is the part of Kubo's RPC that adds content. Nothing is ever collected here; pins are only remembered.
 type rpc struct {
-	blocks blockstore.Blockstore
-	dag    ipld.DAGService
+	blocks   blockstore.Blockstore
+	dag      ipld.DAGService
+	defaults url.Values
+
+	lock sync.Mutex
+	pins map[string]bool
 }
 
 // layout says how a file becomes blocks.
@@ -37,11 +42,15 @@ type layout struct {
 	cidVersion int
 	rawLeaves  bool
 	chunker    string
+	maxLinks   int
+	trickle    bool
 }
 
 func (r *rpc) register(mux *http.ServeMux) {
 	mux.HandleFunc("/api/v0/add", post(r.add))
 	mux.HandleFunc("/api/v0/block/put", post(r.blockPut))
+	mux.HandleFunc("/api/v0/pin/ls", post(r.pinLs))
+	mux.HandleFunc("/api/v0/pin/rm", post(r.pinRm))
 	mux.HandleFunc("/api/v0/version", post(func(w http.ResponseWriter, _ *http.Request) error {
 		return answer(w, map[string]string{"Version": "0.38.2", "System": "boxo"})
 	}))
@@ -70,7 +79,16 @@ func answer(w http.ResponseWriter, value any) error {
 
 func (r *rpc) add(w http.ResponseWriter, request *http.Request) error {
 	query := request.URL.Query()
+	for name, values := range r.defaults {
+		if !query.Has(name) {
+			query[name] = values
+		}
+	}
 	how, err := parseLayout(query)
+	if err != nil {
+		return err
+	}
+	pin, err := flagOf(query, "pin", true)
 	if err != nil {
 		return err
 	}
@@ -90,6 +108,9 @@ func (r *rpc) add(w http.ResponseWriter, request *http.Request) error {
 		root, err := r.importFile(request.Context(), part, how)
 		if err != nil {
 			return err
+		}
+		if pin {
+			r.pin(root.Cid(), true)
 		}
 		size, err := root.Size()
 		if err != nil {
@@ -125,7 +146,7 @@ func (r *rpc) importFile(ctx context.Context, file io.Reader, how layout) (ipld.
 	}
 	params := helpers.DagBuilderParams{
 		Dagserv:    r.dag,
-		Maxlinks:   helpers.DefaultLinksPerBlock,
+		Maxlinks:   how.maxLinks,
 		RawLeaves:  how.rawLeaves,
 		CidBuilder: prefix,
 	}
@@ -133,11 +154,46 @@ func (r *rpc) importFile(ctx context.Context, file io.Reader, how layout) (ipld.
 	if err != nil {
 		return nil, err
 	}
-	root, err := balanced.Layout(builder)
+	lay := balanced.Layout
+	if how.trickle {
+		lay = trickle.Layout
+	}
+	root, err := lay(builder)
 	if err != nil {
 		return nil, err
 	}
 	return root, ctx.Err()
+}
+
+func (r *rpc) pin(id cid.Cid, pinned bool) bool {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	was := r.pins[id.String()]
+	r.pins[id.String()] = pinned
+	return was
+}
+
+func (r *rpc) pinLs(w http.ResponseWriter, _ *http.Request) error {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	keys := map[string]map[string]string{}
+	for id, pinned := range r.pins {
+		if pinned {
+			keys[id] = map[string]string{"Type": "recursive"}
+		}
+	}
+	return answer(w, map[string]any{"Keys": keys})
+}
+
+func (r *rpc) pinRm(w http.ResponseWriter, request *http.Request) error {
+	id, err := cid.Decode(request.URL.Query().Get("arg"))
+	if err != nil {
+		return err
+	}
+	if !r.pin(id, false) {
+		return errors.New("not pinned or pinned indirectly")
+	}
+	return answer(w, map[string]any{"Pins": []string{id.String()}})
 }
 
 func (r *rpc) blockPut(w http.ResponseWriter, request *http.Request) error {
@@ -200,12 +256,20 @@ func parseLayout(query url.Values) (layout, error) {
 	if hash := valueOf(query, "hash", "sha2-256"); hash != "sha2-256" {
 		return layout{}, fmt.Errorf("unrecognized hash function: %q", strings.ToLower(hash))
 	}
-	for _, name := range []string{"pin", "quieter", "progress"} {
+	for _, name := range []string{"quieter", "progress", "inline", "nocopy", "only-hash", "wrap-with-directory", "preserve-mode", "preserve-mtime"} {
 		if _, err := flagOf(query, name, true); err != nil {
 			return layout{}, err
 		}
 	}
-	return layout{cidVersion: version, rawLeaves: raw, chunker: query.Get("chunker")}, nil
+	trickle, err := flagOf(query, "trickle", false)
+	if err != nil {
+		return layout{}, err
+	}
+	links, err := strconv.Atoi(valueOf(query, "max-file-links", strconv.Itoa(helpers.DefaultLinksPerBlock)))
+	if err != nil {
+		return layout{}, fmt.Errorf("option max-file-links: %w", err)
+	}
+	return layout{cidVersion: version, rawLeaves: raw, chunker: query.Get("chunker"), maxLinks: links, trickle: trickle}, nil
 }
 
 func valueOf(query url.Values, name, fallback string) string {
