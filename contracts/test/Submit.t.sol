@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {ITaskBoard} from "../src/ITaskBoard.sol";
 import {vm} from "./Cheats.sol";
-import {Board, KEPT} from "./Board.sol";
+import {Board, KEPT, tagOf} from "./Board.sol";
 
 contract SubmitTest is Board {
     function test_ids_are_dense_over_domains_and_kinds_of_tasks() public {
@@ -27,17 +27,17 @@ contract SubmitTest is Board {
     function test_a_task_is_kept_for_a_fee_a_callback_or_an_enforced_deadline() public {
         uint40 later = uint40(NOW + 60);
         vm.assertEq(submit(0, terms(later, 0, 0)), 1, "a deadline alone");
-        vm.assertEq(board.kept(1).requester, address(0), "nothing is stored");
+        vm.assertEq(kept(1).requester, address(0), "nothing is stored");
         uint64 id = submit(0, terms(later, 0, 1));
         vm.assertEq(id, KEPT | 2, "an enforced deadline");
-        vm.assertEq(board.kept(id).deadline, later, "deadline");
+        vm.assertEq(kept(id).deadline, later, "deadline");
         id = submit(0, terms(0, 50_000, 0));
         vm.assertEq(id, KEPT | 3, "a callback");
-        vm.assertEq(board.kept(id).callbackGas, 50_000, "callback gas");
+        vm.assertEq(kept(id).callbackGas, 50_000, "callback gas");
         id = submit(5, terms(later, 0, 0));
-        vm.assertEq(board.kept(id).deadline, later, "with a fee a deadline is enforced");
-        vm.assertEq(board.kept(id).fee, 5, "fee");
-        vm.assertEq(board.kept(id).requester, REQUESTER, "requester");
+        vm.assertEq(kept(id).deadline, later, "with a fee a deadline is enforced");
+        vm.assertEq(kept(id).fee, 5, "fee");
+        vm.assertEq(kept(id).requester, REQUESTER, "requester");
     }
 
     function test_an_enforced_deadline_is_in_the_future() public {
@@ -92,8 +92,8 @@ contract SubmitTest is Board {
         uint64 first = board.submitBatch{value: 0 + 1 + 2}(requests(3, 1));
         vm.assertEq(first, 2, "first");
         vm.assertEq(board.taskCount(), 4, "count");
-        vm.assertEq(board.kept(KEPT | 3).fee, 1, "second");
-        vm.assertEq(board.kept(KEPT | 4).fee, 2, "third");
+        vm.assertEq(kept(noted(KEPT | 3, REQUESTER, terms(0, 0, 0), 1)).fee, 1, "second");
+        vm.assertEq(kept(noted(KEPT | 4, REQUESTER, terms(0, 0, 0), 2)).fee, 2, "third");
         vm.expectRevert(abi.encodeWithSelector(ITaskBoard.WrongValue.selector, 2, 3));
         vm.prank(REQUESTER);
         board.submitBatch{value: 2}(requests(3, 1));
@@ -105,21 +105,44 @@ contract SubmitTest is Board {
         uint256 deadline = uint40(terms_ >> 40);
         uint256 callbackGas = uint32(terms_ >> 8);
         uint256 flags = uint8(terms_);
-        bool kept = fee != 0 || callbackGas != 0 || flags == 1;
+        bool isKept = fee != 0 || callbackGas != 0 || flags == 1;
         bool valid = terms_ >> 248 == 1 && uint8(terms_ >> 240) != 0 && uint16(terms_ >> 224) == 0 && flags <= 1
-            && callbackGas <= board.MAX_CALLBACK_GAS() && !(kept && (deadline != 0 || flags == 1) && deadline <= NOW);
+            && callbackGas <= board.MAX_CALLBACK_GAS()
+            && !((fee != 0 && deadline != 0 || flags == 1) && deadline <= NOW);
         vm.deal(REQUESTER, fee);
         vm.prank(REQUESTER);
         try board.submit{value: fee}(terms_, 0, 0, 0, "") returns (uint64 id) {
             vm.assertTrue(valid, "accepted");
-            vm.assertEq(id, (kept ? KEPT : 0) | 1, "id");
-            vm.assertEq(board.kept(id).fee, fee, "fee");
-            vm.assertEq(board.kept(id).deadline, kept ? deadline : 0, "deadline");
-            vm.assertEq(board.kept(id).callbackGas, callbackGas, "callback gas");
+            vm.assertEq(id, (isKept ? KEPT : 0) | 1, "id");
+            ITaskBoard.Kept memory task = kept(noted(id, REQUESTER, terms_, fee));
+            vm.assertEq(task.requester, isKept ? REQUESTER : address(0), "requester");
+            vm.assertEq(task.fee, fee, "fee");
+            vm.assertEq(task.deadline, fee != 0 || flags != 0 ? deadline : 0, "deadline");
+            vm.assertEq(task.callbackGas, callbackGas, "callback gas");
+            vm.assertEq(task.submittedIn, isKept ? block.number : 0, "block");
         } catch {
             vm.assertFalse(valid, "refused");
             vm.assertEq(board.taskCount(), 0, "nothing counted");
         }
+    }
+
+    /// The contract's key of a kept task is the tag that every reader computes from the log, whatever is in it.
+    function testFuzz_a_kept_task_stands_under_its_tag_alone(
+        uint96 fee,
+        bytes32[3] calldata words,
+        bytes calldata extra,
+        uint64 other
+    ) public {
+        vm.assume(extra.length <= 1024);
+        fee |= 1;
+        uint256 terms_ = terms(NOW + 60, 0, 0);
+        vm.deal(STRANGER, fee);
+        vm.prank(STRANGER);
+        uint64 id = board.submit{value: fee}(terms_, words[0], words[1], words[2], extra);
+        uint64 tag = tagOf(id, STRANGER, terms_, words[0], words[1], words[2], fee, extra);
+        vm.assertEq(board.kept(id, tag).fee, fee, "fee");
+        vm.assume(other != tag);
+        vm.assertEq(board.kept(id, other).requester, address(0), "another tag");
     }
 
     function testFuzz_accepted_terms_come_near_the_edges(uint8 kind, uint40 deadline, uint32 gas_, bool flag) public {
@@ -127,6 +150,10 @@ contract SubmitTest is Board {
             1 << 248 | uint256(kind) << 240 | uint256(deadline) << 40 | uint256(gas_ % 2_000_000) << 8 | (flag ? 1 : 0),
             uint96(kind % 2)
         );
+    }
+
+    function kept(uint64 id) private view returns (ITaskBoard.Kept memory) {
+        return board.kept(id, tags[id]);
     }
 
     function requests(uint256 count, uint96 feeStep) private pure returns (ITaskBoard.Request[] memory batch) {

@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {ITaskBoard} from "../src/ITaskBoard.sol";
 import {vm, Vm} from "./Cheats.sol";
-import {Board, KEPT} from "./Board.sol";
+import {Board, KEPT, answerOf} from "./Board.sol";
 
 /// @notice The contract keeps to the golden vectors that the Rust bindings are tested with too.
 contract VectorsTest is Board {
@@ -28,6 +28,19 @@ contract VectorsTest is Board {
         }
     }
 
+    function test_answers() public {
+        for (uint256 i; i < open("answers"); ++i) {
+            uint256 packed = answerOf(
+                uint64(number(i, ".id")),
+                uint64(number(i, ".tag")),
+                uint16(number(i, ".engine")),
+                uint8(number(i, ".status"))
+            );
+            if (vm.parseJsonBool(json, key(i, ".again"))) packed |= 0x80;
+            vm.assertEq(bytes32(packed), word(i, ".answer"), "answer");
+        }
+    }
+
     function test_a_new_board_writes_the_submitted_logs_and_they_hash_to_the_payload_hash() public {
         vm.deal(REQUESTER, type(uint128).max);
         for (uint256 i; i < open("submitted"); ++i) {
@@ -49,6 +62,11 @@ contract VectorsTest is Board {
             vm.assertEq(log.data, vm.parseJsonBytes(json, key(i, ".data")), "data");
             bytes32 hash = keccak256(bytes.concat(log.topics[1], log.topics[2], log.data));
             vm.assertEq(hash, word(i, ".payload_hash"), "payload hash");
+            uint64 tag = uint64(number(i, ".tag"));
+            vm.assertEq(tag, uint64(bytes8(hash)), "tag");
+            uint64 id = uint64(number(i, ".id"));
+            address requester = id & KEPT == 0 ? address(0) : vm.parseJsonAddress(json, key(i, ".requester"));
+            vm.assertEq(board.kept(id, tag).requester, requester, "a kept task stands under its tag");
         }
     }
 
@@ -58,14 +76,18 @@ contract VectorsTest is Board {
         }
         for (uint256 i; i < open("digests"); ++i) {
             for (uint256 r; r < number(i, ".count"); ++r) {
-                string memory record = string.concat(".records[", vm.toString(r), "]");
+                string memory row = string.concat(".records[", vm.toString(r), "]");
                 vm.expectEmit(address(board));
                 emit ITaskBoard.Published(
-                    uint64(number(i, string.concat(record, ".id"))),
+                    uint64(number(i, string.concat(row, ".id"))),
                     COORDINATOR,
-                    uint8(number(i, string.concat(record, ".status"))),
-                    uint16(number(i, ".engine")),
-                    word(i, string.concat(record, ".digest"))
+                    answerOf(
+                        anchorNumber,
+                        uint64(number(i, string.concat(row, ".tag"))),
+                        uint16(number(i, ".engine")),
+                        uint8(number(i, string.concat(row, ".status")))
+                    ),
+                    word(i, string.concat(row, ".digest"))
                 );
             }
             publishDigests(vm.parseJsonBytes(json, key(i, ".packed")));

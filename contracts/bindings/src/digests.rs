@@ -2,9 +2,9 @@
 
 use alloy::primitives::B256;
 
-use crate::TaskId;
+use crate::{AGAIN, Tag, TaskId};
 
-const RECORD_BYTES: usize = 41;
+const RECORD_BYTES: usize = 49;
 
 /// Several results as digests, published by one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,12 @@ pub struct DigestBatch {
 pub struct DigestRecord {
     /// The task.
     pub id: TaskId,
+    /// Its tag.
+    pub tag: Tag,
     /// Status's number.
     pub status: u8,
+    /// As in [`Answer`](crate::Answer).
+    pub again: bool,
     /// SHA-256 of the result document.
     pub digest: B256,
 }
@@ -41,7 +45,8 @@ impl DigestBatch {
         packed.extend_from_slice(&self.engine.to_be_bytes());
         for record in &self.records {
             packed.extend_from_slice(&record.id.get().to_be_bytes());
-            packed.push(record.status);
+            packed.extend_from_slice(&record.tag.0.to_be_bytes());
+            packed.push(record.status | if record.again { AGAIN } else { 0 });
             packed.extend_from_slice(record.digest.as_slice());
         }
         packed
@@ -66,10 +71,13 @@ impl DigestBatch {
 
 fn record(chunk: &[u8]) -> Option<DigestRecord> {
     let (id, rest) = chunk.split_first_chunk()?;
+    let (tag, rest) = rest.split_first_chunk()?;
     let (status, digest) = rest.split_first()?;
     Some(DigestRecord {
         id: TaskId::new(u64::from_be_bytes(*id)),
-        status: *status,
+        tag: Tag(u64::from_be_bytes(*tag)),
+        status: status & !AGAIN,
+        again: status & AGAIN != 0,
         digest: B256::try_from(digest).ok()?,
     })
 }

@@ -16,7 +16,7 @@ pub struct Item {
     pub id: TaskId,
     /// Length of the document in bytes; ignored where only the digest is published.
     pub document_bytes: usize,
-    /// Gas of the task's callback; 0 for none.
+    /// Gas of the task's callback; 0 for none, and for a rejection, which calls nobody.
     pub callback_gas: u32,
 }
 
@@ -42,25 +42,25 @@ const CALLBACK_RESERVE: u64 = 90_000;
 
 /// Gas limit of `publish`.
 pub fn publish(item: &Item) -> u64 {
-    total(6 * WORD, &[*item], |_| 3 * WORD)
+    total(4 * WORD, &[*item], |_| 2 * WORD)
 }
 
 /// Gas limit of `publishDocument`.
 pub fn publish_document(item: &Item) -> u64 {
-    total(7 * WORD + padded(item.document_bytes), &[*item], |item| {
-        4 * WORD + padded(item.document_bytes)
+    total(5 * WORD + padded(item.document_bytes), &[*item], |item| {
+        3 * WORD + padded(item.document_bytes)
     })
 }
 
 /// Gas limit of `publishBatch`.
 pub fn publish_batch(items: &[Item]) -> u64 {
-    let calldata = items.iter().map(|item| 6 * WORD + padded(item.document_bytes)).sum::<u64>();
-    total(4 * WORD + calldata, items, |item| 4 * WORD + padded(item.document_bytes))
+    let calldata = items.iter().map(|item| 4 * WORD + padded(item.document_bytes)).sum::<u64>();
+    total(4 * WORD + calldata, items, |item| 3 * WORD + padded(item.document_bytes))
 }
 
 /// Gas limit of `publishDigests`.
 pub fn publish_digests(items: &[Item]) -> u64 {
-    total(4 * WORD + padded(2 + 41 * items.len()), items, |_| 3 * WORD)
+    total(4 * WORD + padded(2 + 49 * items.len()), items, |_| 2 * WORD)
 }
 
 fn padded(bytes: usize) -> u64 {
@@ -83,7 +83,7 @@ fn total(arguments: u64, items: &[Item], log_bytes: impl Fn(&Item) -> u64) -> u6
         if item.callback_gas != 0 {
             let callback = u64::from(item.callback_gas);
             execution += callback + callback / 63 + 1 + CALLBACK_RESERVE;
-            memory += 6 * WORD + log_bytes(item);
+            memory += 7 * WORD + log_bytes(item);
         }
     }
     let memory = memory.div_ceil(WORD);

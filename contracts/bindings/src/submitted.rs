@@ -6,7 +6,7 @@ use alloy::sol_types::SolEvent;
 use serde::{Deserialize, Serialize};
 
 use crate::terms::{ENFORCE_DEADLINE, FORMAT_VERSION};
-use crate::{CidForm, DecodeError, Extra, MAX_EXTRA_BYTES, TaskBoard, TaskId, Terms, entry};
+use crate::{CidForm, DecodeError, Extra, MAX_EXTRA_BYTES, Tag, TaskBoard, TaskId, Terms, entry};
 
 const WORD: usize = 32;
 /// Words before `extra`: terms, module, input, entry, fee, offset, length.
@@ -83,6 +83,11 @@ impl Header {
         }
         let requester = Address::try_from(address).map_err(|_| DecodeError::NotSubmitted)?;
         Ok(Self { id: TaskId::new(id), requester, payload_hash: payload_hash(topics, data) })
+    }
+
+    /// The task's tag.
+    pub fn tag(&self) -> Tag {
+        Tag::of(self.payload_hash)
     }
 }
 

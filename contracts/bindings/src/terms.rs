@@ -7,7 +7,7 @@ use crate::EncodeError;
 /// The version of the formats that this crate writes and reads.
 pub const FORMAT_VERSION: u8 = 1;
 
-/// Bit of [`Terms::flags`]: the contract enforces the deadline of a free task too.
+/// Bit of [`Terms::flags`]: the contract enforces the deadline of a task without a fee too.
 pub const ENFORCE_DEADLINE: u8 = 1;
 
 const DEADLINE_MAX: u64 = (1 << 40) - 1;

@@ -5,8 +5,8 @@ use alloy::primitives::{Address, B256, Bytes, U256, hex};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use task_board::{
-    CidForm, DecodeError, DigestBatch, Extra, Header, Submission, TaskId, Terms, decode_submitted,
-    payload_hash,
+    Answer, CidForm, DecodeError, DigestBatch, Extra, Header, LoggedAnswer, Submission, Tag,
+    TaskId, Terms, decode_submitted, payload_hash,
 };
 
 fn open(name: &str) -> Value {
@@ -78,6 +78,33 @@ fn terms_pack_and_unpack() {
         let packed = U256::from_be_bytes(word(&row["terms"]).0);
         assert_eq!(terms.pack(), Ok(packed));
         assert_eq!(Terms::unpack(packed), terms);
+    }
+}
+
+#[test]
+fn answers_pack_and_unpack() {
+    let file = open("answers");
+    for row in rows(&file["vectors"]) {
+        let answer = Answer {
+            id: TaskId::new(number(&row["id"])),
+            tag: Tag(number(&row["tag"])),
+            engine: number(&row["engine"]),
+            status: number(&row["status"]),
+            again: row["again"].as_bool().unwrap(),
+        };
+        let packed = U256::from_be_bytes(word(&row["answer"]).0);
+        assert_eq!(answer.pack(), packed);
+        assert_eq!(Answer::unpack(packed), Some(answer));
+        if !answer.again {
+            let Answer { id, tag, engine, status, .. } = answer;
+            let logged = LoggedAnswer { anchor_number: id.get(), tag, engine, status };
+            assert_eq!(LoggedAnswer::unpack(packed), Some(logged));
+            assert_eq!(logged.pack(), packed);
+        }
+    }
+    for refused in rows(&file["refused"]) {
+        let packed = U256::from_be_bytes(word(refused).0);
+        assert_eq!((Answer::unpack(packed), LoggedAnswer::unpack(packed)), (None, None));
     }
 }
 
@@ -161,6 +188,7 @@ fn submitted_logs_are_read_and_requests_give_them() {
         assert_eq!(task.payload_hash, word(&row["payload_hash"]));
         assert_eq!(payload_hash(&topics, &data), task.payload_hash);
         assert_eq!(Header::of(&topics, &data), Ok(header));
+        assert_eq!(header.tag(), Tag(number(&row["tag"])));
 
         let request = submission.encode().unwrap();
         let arguments = &row["arguments"];
@@ -202,6 +230,8 @@ fn packed_batches_are_written_and_read() {
     for row in rows(&file["vectors"]) {
         let records = rows(&row["records"]).iter().map(|record| task_board::DigestRecord {
             id: TaskId::new(number(&record["id"])),
+            tag: Tag(number(&record["tag"])),
+            again: false,
             status: number(&record["status"]),
             digest: word(&record["digest"]),
         });

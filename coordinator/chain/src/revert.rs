@@ -48,9 +48,16 @@ impl Reason {
             E::NotEnoughGas(e) => {
                 Self::new("not_enough_gas", format!("the callback of task {} needs more gas", e.id))
             }
-            E::InvalidStatus(e) => {
-                Self::new("invalid_status", format!("{} is no status", e.status))
+            E::InvalidAnswer(e) => {
+                Self::new("invalid_answer", format!("{:#x} is no answer", e.answer))
             }
+            E::AnchorBeforeTask(e) => Self::new(
+                "anchor_before_task",
+                format!(
+                    "block {} is before block {} of task {}",
+                    e.anchorNumber, e.submittedIn, e.id
+                ),
+            ),
             E::DocumentTooLarge(e) => {
                 Self::new("document_too_large", format!("a document of {} bytes", e.length))
             }
@@ -77,9 +84,10 @@ impl Reason {
             2 => Self::new("not_coordinator", format!("no right to publish task {id}")),
             3 => Self::new("unknown_task", format!("there is no task {id}")),
             4 => Self::new("deadline_passed", format!("the deadline of task {id} has passed")),
-            5 => Self::new("invalid_status", format!("the status of task {id} is none")),
+            5 => Self::new("invalid_answer", format!("the answer to task {id} is none")),
             6 => Self::new("document_too_large", format!("the document of task {id} is too long")),
             7 => Self::new("not_enough_gas", format!("the callback of task {id} needs more gas")),
+            8 => Self::new("anchor_before_task", format!("the anchor is before task {id}")),
             other => Self::new("refused_by_contract", format!("reason {other} for task {id}")),
         }
     }

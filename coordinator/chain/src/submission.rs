@@ -3,9 +3,14 @@
 use cid::Cid;
 use executor_protocol::Rejection;
 use task::{Hash, Identity, Kind, Malformed, Request, Submission, TaskId};
-use task_board::{DecodeError, Header, Submitted};
+use task_board::{DecodeError, Header, Submitted, Tag};
 
-use crate::block::Log;
+use crate::block::{Log, b256};
+
+/// What a publication, a cancellation and an expiry of a task name beside its id.
+pub(crate) fn tag(identity: &Identity) -> Tag {
+    Tag::of(b256(identity.payload))
+}
 
 /// What a log says; an error means that not even an id can be read from it.
 pub(crate) fn read(

@@ -1,14 +1,14 @@
 //! Pure: which publications go into one transaction, and what that transaction is.
 
 use alloy::{
-    primitives::{B256, hex},
+    primitives::{B256, U256, hex},
     sol_types::SolCall,
 };
 use store::Pending;
 use task::BlockRef;
-use task_board::{DigestBatch, DigestRecord, TaskBoard, abi::ITaskBoard, gas};
+use task_board::{Answer, DigestBatch, DigestRecord, Status, TaskBoard, abi::ITaskBoard, gas};
 
-use crate::block::b256;
+use crate::{block::b256, submission::tag};
 
 /// Bounds of one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ impl Plan {
     /// One transaction for all of these, which are either documents or digests.
     pub(super) fn of(mut items: Vec<Pending>, anchor: &BlockRef, engine: u16) -> Self {
         items.sort_by_key(|pending| pending.publication.identity.task_id);
-        let (number, hash) = (anchor.number, b256(anchor.hash));
+        let (number, hash) = (U256::from(anchor.number), b256(anchor.hash));
         let call = match items.as_slice() {
             [] => Vec::new(),
             [one] => single(one, engine, number, hash),
@@ -71,27 +71,19 @@ impl Plan {
                 let results = several
                     .iter()
                     .map(|pending| ITaskBoard::Result {
-                        id: pending.publication.identity.task_id.0,
-                        status: pending.publication.status,
-                        engine,
+                        answer: answer(pending, engine).pack(),
                         document: document(pending).into(),
                     })
                     .collect();
-                let (anchor_number, anchor_hash) = (number, hash);
-                TaskBoard::publishBatchCall {
-                    results,
-                    anchorNumber: anchor_number,
-                    anchorHash: anchor_hash,
-                }
-                .abi_encode()
+                TaskBoard::publishBatchCall { results, anchorNumber: number, anchorHash: hash }
+                    .abi_encode()
             }
             several => {
                 let records = several
                     .iter()
-                    .map(|pending| DigestRecord {
-                        id: task_board::TaskId::new(pending.publication.identity.task_id.0),
-                        status: pending.publication.status,
-                        digest: digest(pending),
+                    .map(|pending| {
+                        let Answer { id, tag, status, again, .. } = answer(pending, engine);
+                        DigestRecord { id, tag, status, again, digest: digest(pending) }
                     })
                     .collect();
                 let packed = DigestBatch { engine, records }.encode().into();
@@ -109,23 +101,30 @@ impl Plan {
     }
 }
 
-fn single(pending: &Pending, engine: u16, number: u64, hash: B256) -> Vec<u8> {
+/// What a publication says of its task: the tag is that of the submission it was computed for.
+fn answer(pending: &Pending, engine: u16) -> Answer {
     let publication = &pending.publication;
-    let (id, status) = (publication.identity.task_id.0, publication.status);
-    match &publication.document {
+    Answer {
+        id: task_board::TaskId::new(publication.identity.task_id.0),
+        tag: tag(&publication.identity),
+        engine,
+        status: publication.status,
+        again: false,
+    }
+}
+
+fn single(pending: &Pending, engine: u16, number: U256, hash: B256) -> Vec<u8> {
+    let answer = answer(pending, engine).pack();
+    match &pending.publication.document {
         Some(document) => TaskBoard::publishDocumentCall {
-            id,
-            status,
-            engine,
+            answer,
             document: document.clone().into_bytes().into(),
             anchorNumber: number,
             anchorHash: hash,
         }
         .abi_encode(),
         None => TaskBoard::publishCall {
-            id,
-            status,
-            engine,
+            answer,
             digest: digest(pending),
             anchorNumber: number,
             anchorHash: hash,
@@ -148,7 +147,11 @@ fn gas_limit(items: &[Pending]) -> u64 {
         .map(|pending| gas::Item {
             id: task_board::TaskId::new(pending.publication.identity.task_id.0),
             document_bytes: pending.publication.document.as_ref().map_or(0, String::len),
-            callback_gas: pending.publication.callback_gas,
+            // Nobody is called for a rejection.
+            callback_gas: match pending.publication.status == Status::Rejected.code() {
+                true => 0,
+                false => pending.publication.callback_gas,
+            },
         })
         .collect();
     let inline = items.iter().any(|pending| pending.publication.document.is_some());

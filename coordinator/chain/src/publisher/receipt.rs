@@ -71,7 +71,7 @@ impl Verdict {
             return Refusal { reason, again: true, counts: false };
         };
         let (again, counts) = match reason.code {
-            "wrong_anchor" => (true, false),
+            "wrong_anchor" | "anchor_before_task" => (true, false),
             "not_enough_gas" | "out_of_gas" | "reverted" => (tries < MOST_TRIES, true),
             // One bad item must not hold up a transaction that has others.
             _ => (false, false),
