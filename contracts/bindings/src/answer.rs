@@ -14,7 +14,9 @@ const ID: usize = 88;
 
 /// The first 8 bytes of a submission's payload hash: what a publication, a cancellation and an expiry name beside the id,
 /// so that they never hit another task under the same id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Tag(pub u64);
 

@@ -7,7 +7,7 @@ use alloy::{
     sol_types::{SolCall, SolConstructor, SolEvent},
 };
 use serde_json::json;
-use task::{Address, BlockRef, Hash, TaskId};
+use task::{Address, BlockRef, Hash, Identity, TaskId};
 use task_board::{Submission, TaskBoard, gas};
 use tokio::sync::OnceCell;
 
@@ -15,6 +15,7 @@ use crate::{
     Client, Error, Key,
     block::{At, TransactionReceipt, alloy_address},
     revert,
+    submission::tag,
     transaction::{FeeRule, eip1559},
     watcher,
 };
@@ -74,6 +75,21 @@ pub struct Receipt {
     pub transaction: Hash,
     /// The gas it used.
     pub gas_used: u64,
+}
+
+/// What the contract holds of an open kept task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Who asked.
+    pub requester: Address,
+    /// The fee, in wei.
+    pub fee_wei: u128,
+    /// Until when it may be answered, in Unix seconds, as a cancellation may have left it; none for ever.
+    pub deadline_at: Option<u64>,
+    /// Gas of the call to the requester.
+    pub callback_gas: u32,
+    /// Number of the block that it was submitted in.
+    pub submitted_in: u64,
 }
 
 /// What publishing a result would cost at the most.
@@ -172,15 +188,15 @@ impl Board {
         Ok(Accepted { ids, receipt: Receipt::of(&receipt) })
     }
 
-    /// Asks to cancel a task.
-    pub async fn cancel(&self, key: &Key, id: TaskId) -> Result<Receipt, Error> {
-        let call = TaskBoard::cancelCall { id: id.0 };
+    /// Asks to cancel this very task.
+    pub async fn cancel(&self, key: &Key, task: &Identity) -> Result<Receipt, Error> {
+        let call = TaskBoard::cancelCall { id: task.task_id.0, tag: tag(task).0 };
         self.call("cancel", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
     }
 
-    /// Closes a kept task whose deadline has passed.
-    pub async fn expire(&self, key: &Key, id: TaskId) -> Result<Receipt, Error> {
-        let call = TaskBoard::expireCall { id: id.0 };
+    /// Closes this very task: a kept one whose deadline has passed.
+    pub async fn expire(&self, key: &Key, task: &Identity) -> Result<Receipt, Error> {
+        let call = TaskBoard::expireCall { id: task.task_id.0, tag: tag(task).0 };
         self.call("expire", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
     }
 
@@ -196,7 +212,22 @@ impl Board {
         self.view("isCoordinator", &TaskBoard::isCoordinatorCall { domain, account }).await
     }
 
-    /// Whether a task has a result or has expired.
+    /// What the contract holds of a kept task at the head; none when it is closed, or when another task stands under
+    /// its id.
+    pub async fn kept(&self, task: &Identity) -> Result<Option<Kept>, Error> {
+        let call = TaskBoard::keptCall { id: task.task_id.0, tag: tag(task).0 };
+        let kept = self.view("kept", &call).await?;
+        Ok((!kept.requester.is_zero()).then(|| Kept {
+            requester: task::Hex(kept.requester.into_array()),
+            fee_wei: kept.fee.to(),
+            deadline_at: Some(kept.deadline.to()).filter(|at| *at != 0),
+            callback_gas: kept.callbackGas,
+            submitted_in: kept.submittedIn,
+        }))
+    }
+
+    /// Whether something was published under an id, or its task has expired. Of a free task that is not yet a result:
+    /// see [`find`](Self::find).
     pub async fn is_closed(&self, id: TaskId) -> Result<bool, Error> {
         self.view("isClosed", &TaskBoard::isClosedCall { id: id.0 }).await
     }

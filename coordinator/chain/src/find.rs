@@ -25,6 +25,8 @@ pub struct FoundSubmission {
     pub submission: Submission,
     /// Where it stands.
     pub block: BlockRef,
+    /// Its block and the place of its log in it.
+    pub(crate) order: (u64, u64),
 }
 
 /// A task's result as it stands on chain.
@@ -48,6 +50,28 @@ pub struct FoundResult {
     pub transaction: Hash,
 }
 
+/// What the chain says about a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody submitted it, as far back as was looked.
+    NotSubmitted,
+    /// It is submitted and has no result.
+    Open {
+        /// The submission.
+        submission: Box<FoundSubmission>,
+        /// Publications under its id that do not belong to it: they are for another submission, or their anchor is
+        /// before this one.
+        strange: u64,
+    },
+    /// It has a result.
+    Answered {
+        /// The submission.
+        submission: Box<FoundSubmission>,
+        /// The first publication after it that belongs to it.
+        result: Box<FoundResult>,
+    },
+}
+
 impl Board {
     /// Looks for a task's submission, beginning at `from_block` or the contract's deployment.
     pub async fn find_submission(
@@ -59,31 +83,74 @@ impl Board {
         let logs = self.search(&topics, from_block, true).await?;
         let Some((log, block)) = first(&logs) else { return Ok(None) };
         let read = submission::read(self.client().chain_id(), self.contract(), log);
-        Ok(read.ok().map(|(identity, submission)| FoundSubmission { identity, submission, block }))
+        let order = log.order();
+        Ok(read.ok().map(|(identity, submission)| FoundSubmission {
+            identity,
+            submission,
+            block,
+            order,
+        }))
     }
 
-    /// Looks for a task's result, beginning at `from_block` or the contract's deployment.
+    /// Looks for a task's submission and then for its result, beginning at `from_block` or the contract's deployment.
+    pub async fn find(&self, id: TaskId, from_block: Option<u64>) -> Result<Found, Error> {
+        match self.find_submission(id, from_block).await? {
+            Some(submission) => self.find_answer(submission).await,
+            None => Ok(Found::NotSubmitted),
+        }
+    }
+
+    /// Looks for a task's result: the first publication after its submission that belongs to it.
     pub async fn find_result(
         &self,
         id: TaskId,
         from_block: Option<u64>,
     ) -> Result<Option<FoundResult>, Error> {
+        Ok(match self.find(id, from_block).await? {
+            Found::Answered { result, .. } => Some(*result),
+            Found::Open { .. } | Found::NotSubmitted => None,
+        })
+    }
+
+    /// Looks for the result of a submission that was found. A publication that does not belong to it is passed over,
+    /// whoever made it and however often.
+    pub async fn find_answer(&self, submission: FoundSubmission) -> Result<Found, Error> {
         let events =
             [TaskBoard::Published::SIGNATURE_HASH, TaskBoard::PublishedDocument::SIGNATURE_HASH];
-        let topics = json!([events, topic(id.0)]);
-        let logs = self.search(&topics, from_block, true).await?;
-        let Some((log, block)) = first(&logs) else { return Ok(None) };
-        let Some(found) = watcher::Published::read(log) else { return Ok(None) };
-        Ok(Some(FoundResult {
-            status: found.status,
-            engine: found.engine,
-            engine_name: self.engine_name(found.engine).await?,
-            digest: found.digest,
-            document: found.document,
-            publisher: found.publisher,
-            block,
-            transaction: log.transaction(),
-        }))
+        let topics = json!([events, topic(submission.identity.task_id.0)]);
+        let mut from = submission.block.number;
+        let mut strange = 0;
+        let submission = Box::new(submission);
+        loop {
+            let logs = self.search(&topics, Some(from), true).await?;
+            let Some(last) = logs.last().and_then(Log::block) else {
+                return Ok(Found::Open { submission, strange });
+            };
+            for log in &logs {
+                let (Some(published), Some(block)) = (watcher::Published::read(log), log.block())
+                else {
+                    continue;
+                };
+                if log.order() < submission.order
+                    || !published.belongs_to(&submission.identity, submission.block.number)
+                {
+                    strange += 1;
+                    continue;
+                }
+                let result = FoundResult {
+                    status: published.status,
+                    engine: published.engine,
+                    engine_name: self.engine_name(published.engine).await?,
+                    digest: published.digest,
+                    document: published.document,
+                    publisher: published.publisher,
+                    block,
+                    transaction: log.transaction(),
+                };
+                return Ok(Found::Answered { submission, result: Box::new(result) });
+            }
+            from = last.number + 1;
+        }
     }
 
     /// The name that an engine is registered with.

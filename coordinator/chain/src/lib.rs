@@ -26,10 +26,10 @@ mod wake;
 pub mod watcher;
 
 pub use alarm::{Alarm, Alarms};
-pub use board::{Accepted, Board, Deployed, Deployment, Quote, Receipt};
+pub use board::{Accepted, Board, Deployed, Deployment, Kept, Quote, Receipt};
 pub use client::{Client, ClientOptions};
 pub use confirmation::{Confirmations, ConfirmationsError};
 pub use endpoint::Endpoints;
 pub use error::Error;
-pub use find::{FoundResult, FoundSubmission};
+pub use find::{Found, FoundResult, FoundSubmission};
 pub use key::Key;

@@ -16,7 +16,7 @@ use alloy::{
 };
 use ipfs::{Cid, CidVersion};
 use serde_json::Value;
-use task_board::{Submission, TaskBoard, TaskId};
+use task_board::{Header, LoggedAnswer, Submission, Tag, TaskBoard, TaskId};
 use tempfile::TempDir;
 
 use crate::{Anvil, Daemon};
@@ -46,6 +46,8 @@ pub struct Scene {
 /// A result as it stands on chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
+    /// Of the submission that it belongs to.
+    pub tag: Tag,
     /// The status's number.
     pub status: u8,
     /// The document, if the contract was given it.
@@ -295,8 +297,24 @@ impl Scene {
     /// # Errors
     /// When the contract would not take it.
     pub async fn cancel(&self, id: TaskId) -> Result<B256, Fault> {
-        let call = self.board.cancel(id.get()).from(self.client());
+        let tag = self.tag(id).await?;
+        let call = self.board.cancel(id.get(), tag.0).from(self.client());
         Ok(*call.send().await?.tx_hash())
+    }
+
+    /// The tag of a task's submission.
+    ///
+    /// # Errors
+    /// When there is none, or the chain does not answer.
+    pub async fn tag(&self, id: TaskId) -> Result<Tag, Fault> {
+        let filter = Filter::new()
+            .address(*self.board.address())
+            .event_signature(TaskBoard::Submitted::SIGNATURE_HASH)
+            .topic1(id.topic())
+            .from_block(0);
+        let logs = self.board.provider().get_logs(&filter).await?;
+        let log = logs.first().ok_or_else(|| format!("task {id} is not submitted"))?;
+        Ok(Header::of(log.topics(), &log.data().data)?.tag())
     }
 
     /// Everything that the contract logged from a block on.
@@ -374,9 +392,12 @@ impl Logs {
         let transaction = log.transaction_hash.unwrap_or_default();
         self.last_block = self.last_block.max(log.block_number.unwrap_or_default());
         let Some(topic) = log.topic0() else { return Ok(()) };
-        let mut publish = |id: u64, status, publisher, document, digest| {
-            let result = Published { status, document, digest, publisher, transaction };
+        let mut publish = |id: u64, answer: U256, publisher, document, digest| {
+            let LoggedAnswer { tag, status, .. } =
+                LoggedAnswer::unpack(answer).ok_or("an answer without meaning")?;
+            let result = Published { tag, status, document, digest, publisher, transaction };
             self.published.entry(TaskId::new(id)).or_default().push(result);
+            Ok::<(), Fault>(())
         };
         match *topic {
             TaskBoard::Submitted::SIGNATURE_HASH => {
@@ -386,12 +407,12 @@ impl Logs {
             }
             TaskBoard::Published::SIGNATURE_HASH => {
                 let event = log.log_decode::<TaskBoard::Published>()?.inner.data;
-                publish(event.id, event.status, event.coordinator, None, Some(event.digest));
+                publish(event.id, event.answer, event.coordinator, None, Some(event.digest))?;
             }
             TaskBoard::PublishedDocument::SIGNATURE_HASH => {
                 let event = log.log_decode::<TaskBoard::PublishedDocument>()?.inner.data;
                 let document = Some(event.document.to_vec());
-                publish(event.id, event.status, event.coordinator, document, None);
+                publish(event.id, event.answer, event.coordinator, document, None)?;
             }
             TaskBoard::Skipped::SIGNATURE_HASH => {
                 let event = log.log_decode::<TaskBoard::Skipped>()?.inner.data;

@@ -1,10 +1,10 @@
 //! The contract, as commands reach it; and the two commands that only call it.
 
-use chain::{Board, Client, ClientOptions, Endpoints, Key};
+use chain::{Board, Client, ClientOptions, Endpoints, Found, Key};
 use serde_json::json;
 use task::{Address, TaskId};
 
-use super::{Error, Output};
+use super::{Error, Output, result};
 use crate::config::{self, Config};
 
 /// Connects to the chain that the configuration names.
@@ -47,8 +47,11 @@ pub(super) async fn cancel(
 ) -> Result<(), Error> {
     let board = open(&config.chain).await?;
     let from_block = config.chain.from_block;
-    let Some(found) = board.find_submission(arguments.id, from_block).await? else {
-        return Err(Error::Missing(format!("there is no task {} on the contract", arguments.id)));
+    let id = arguments.id;
+    let (found, result) = match board.find(id, from_block).await? {
+        Found::NotSubmitted => return Err(result::not_submitted(id, from_block)),
+        Found::Open { submission, .. } => (submission, None),
+        Found::Answered { submission, result } => (submission, Some(result)),
     };
     if found.submission.requester != client_key(&config.chain)?.address() {
         return Err(Error::No(format!(
@@ -56,12 +59,18 @@ pub(super) async fn cancel(
             arguments.id, found.submission.requester
         )));
     }
-    if board.is_closed(arguments.id).await? {
-        return Err(Error::No(format!("task {} is answered or expired already", arguments.id)));
+    if let Some(result) = result {
+        return Err(Error::No(format!(
+            "task {id} is answered already: {} in block {}",
+            result.status, result.block.number
+        )));
+    }
+    if id.is_kept() && board.is_closed(id).await? {
+        return Err(Error::No(format!("task {id} has expired already")));
     }
     let receipt = {
         let _progress = output.progress("waiting for the transaction");
-        board.cancel(client_key(&config.chain)?, arguments.id).await?
+        board.cancel(client_key(&config.chain)?, &found.identity).await?
     };
     output.data(
         &receipt.transaction.to_string(),

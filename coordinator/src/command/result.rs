@@ -1,5 +1,5 @@
-use chain::FoundResult;
-use executor_protocol::{Document, Status};
+use chain::{Board, Found, FoundResult, FoundSubmission};
+use executor_protocol::{Document, Outcome, Rejection, Status};
 use ipfs::{Budget, Cid};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -27,9 +27,7 @@ pub(super) async fn result(
 ) -> Result<(), Error> {
     let id = arguments.id;
     let board = board::open(&config.chain).await?;
-    let Some(found) = board.find_result(id, config.chain.from_block).await? else {
-        return Err(Error::Missing(format!("task {id} has no published result")));
-    };
+    let (_, found) = answered(&board, id, config.chain.from_block).await?;
     let store = content::open(config).await?;
     let document = document(&store, &found).await?;
     let value = describe(id, &found, &document)?;
@@ -45,6 +43,35 @@ pub(super) async fn result(
     Ok(())
 }
 
+/// A task's submission and its result, or why there is none.
+pub(super) async fn answered(
+    board: &Board,
+    id: TaskId,
+    from_block: Option<u64>,
+) -> Result<(FoundSubmission, FoundResult), Error> {
+    let strange = match board.find(id, from_block).await? {
+        Found::Answered { submission, result } => return Ok((*submission, *result)),
+        Found::NotSubmitted => return Err(not_submitted(id, from_block)),
+        Found::Open { strange, .. } => strange,
+    };
+    Err(Error::Missing(if id.is_kept() && board.is_closed(id).await? {
+        format!("task {id} has no result: it expired, and its fee went back to its requester")
+    } else if strange > 0 {
+        format!(
+            "task {id} has no result yet: what is published under its id ({strange}) does not belong to it, but to \
+             another submission or another branch of the chain"
+        )
+    } else {
+        format!("task {id} is submitted and has no result yet")
+    }))
+}
+
+/// There is no such submission.
+pub(super) fn not_submitted(id: TaskId, from_block: Option<u64>) -> Error {
+    let from = from_block.map_or(String::new(), |from| format!(" from block {from} on"));
+    Error::Missing(format!("task {id} was not submitted to the contract{from}"))
+}
+
 /// The engine's name as it is registered on chain, or its number.
 pub(super) fn engine(found: &FoundResult) -> String {
     found.engine_name.clone().unwrap_or_else(|| format!("number {}", found.engine))
@@ -54,7 +81,12 @@ pub(super) fn engine(found: &FoundResult) -> String {
 pub(super) async fn document(store: &ipfs::Store, found: &FoundResult) -> Result<String, Error> {
     let bytes = match &found.document {
         Some(bytes) => bytes.clone(),
-        None => store.fetch(&Cid::raw(found.digest.0), &Budget::default()).await?.bytes().await?,
+        None => match rejection(found) {
+            Some(document) => document.as_str().as_bytes().to_vec(),
+            None => {
+                store.fetch(&Cid::raw(found.digest.0), &Budget::default()).await?.bytes().await?
+            }
+        },
     };
     let (document, outcome) = Document::parse(&bytes)
         .map_err(|error| Error::No(format!("what was published is no result: {error}")))?;
@@ -69,6 +101,15 @@ pub(super) async fn document(store: &ipfs::Store, found: &FoundResult) -> Result
         )));
     }
     Ok(document.as_str().to_owned())
+}
+
+/// The document of a rejection that was published as its digest: there are only so many.
+fn rejection(found: &FoundResult) -> Option<Document> {
+    if found.status != Status::Rejected {
+        return None;
+    }
+    let documents = Rejection::ALL.iter().map(|code| Document::of(&Outcome::Rejected(*code)));
+    documents.into_iter().find(|document| Hex(document.digest()) == found.digest)
 }
 
 /// A published result as it is shown.

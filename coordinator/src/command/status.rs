@@ -53,11 +53,11 @@ async fn on_chain(config: &Config, id: TaskId) -> Result<Value, Error> {
     let found = board
         .find_submission(id, config.chain.from_block)
         .await?
-        .ok_or_else(|| Error::Missing(format!("there is no task {id} on the contract")))?;
+        .ok_or_else(|| result::not_submitted(id, config.chain.from_block))?;
     let published = board.find_result(id, Some(found.block.number)).await?;
     let state = match &published {
         Some(_) => "published",
-        None if board.is_closed(id).await? => "expired",
+        None if id.is_kept() && board.is_closed(id).await? => "expired",
         None => "open",
     };
     Ok(json!({

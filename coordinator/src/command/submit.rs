@@ -113,7 +113,8 @@ pub(super) async fn wait(
         match board.find_result(id, from_block).await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {
-                if board.is_closed(id).await? {
+                // What is published under a free task's id need not be its result.
+                if id.is_kept() && board.is_closed(id).await? {
                     // Closed without a result, unless one came between the two questions.
                     return board.find_result(id, from_block).await?.ok_or_else(|| {
                         Error::No(format!("task {id} was closed without a result: it expired"))

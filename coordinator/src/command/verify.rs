@@ -87,14 +87,7 @@ impl Verdict {
 pub(super) async fn judge(config: &Config, id: TaskId) -> Result<Verdict, Error> {
     let board = board::open(&config.chain).await?;
     let from_block = config.chain.from_block;
-    let found = board
-        .find_submission(id, from_block)
-        .await?
-        .ok_or_else(|| Error::Missing(format!("there is no task {id} on the contract")))?;
-    let published = board
-        .find_result(id, Some(found.block.number))
-        .await?
-        .ok_or_else(|| Error::Missing(format!("task {id} has no published result")))?;
+    let (found, published) = result::answered(&board, id, from_block).await?;
     // A task that was run had its limits admitted, whatever this configuration would say to them.
     let mut limits = serve::limits(config);
     if published.status != Status::Rejected {

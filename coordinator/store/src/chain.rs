@@ -220,6 +220,21 @@ impl Writer {
             .transpose()
             .map_err(Error::doing("finding a task by its id"))
     }
+
+    /// Number of the block that a task's submission stands in, as it was seen last; none when that is not known.
+    pub async fn included_in(&mut self, task: LocalId) -> Result<Option<u64>, Error> {
+        let doing = "finding the block of a submission";
+        let row = sqlx::query(
+            "select coalesce((select max(number) from sightings where task = ?1 and kind = 'included'),
+             (select included_number from tasks where local_id = ?1))",
+        )
+        .bind(task.0)
+        .fetch_one(&mut *self.transaction)
+        .await
+        .map_err(Error::doing(doing))?;
+        let number: Option<i64> = row.try_get(0).map_err(Error::doing(doing))?;
+        Ok(number.map(unsigned))
+    }
 }
 
 const SELECT_CHAIN: &str = "select genesis, cursor_number, cursor_hash, next_sequence, sequence_block from chains where chain_id = ? and contract = ?";

@@ -4,8 +4,8 @@ use alloy::{primitives::B256, sol_types::SolEvent};
 use executor_protocol::{Document, Status};
 use sha2::{Digest as _, Sha256};
 use store::{Sighting, SightingKind, Writer};
-use task::{Answer, Event, TaskId};
-use task_board::{Header, TaskBoard};
+use task::{Answer, Event, Identity, LocalId, TaskId};
+use task_board::{Header, LoggedAnswer, Tag, TaskBoard};
 
 use super::Watcher;
 use crate::{Error, block::Log, range::any_of, submission};
@@ -30,6 +30,10 @@ pub(super) fn sequence(log: &Log) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) id: TaskId,
+    /// Of the submission that it belongs to.
+    pub(crate) tag: Tag,
+    /// Number of the block that it is anchored at.
+    pub(crate) anchor_number: u64,
     pub(crate) publisher: task::Address,
     pub(crate) status: Status,
     pub(crate) engine: u16,
@@ -38,31 +42,41 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Reads `Published` and `PublishedDocument`; none for any other log and for a status without meaning.
+    /// Reads `Published` and `PublishedDocument`; none for any other log and for an answer without meaning.
     pub(crate) fn read(log: &Log) -> Option<Self> {
         let topics = || log.topics.iter().copied();
-        let (id, publisher, status, engine, digest, document) = match *log.topics.first()? {
+        let (id, publisher, answer, digest, document) = match *log.topics.first()? {
             TaskBoard::Published::SIGNATURE_HASH => {
                 let event = TaskBoard::Published::decode_raw_log(topics(), &log.data).ok()?;
-                (event.id, event.coordinator, event.status, event.engine, event.digest, None)
+                (event.id, event.coordinator, event.answer, event.digest, None)
             }
             TaskBoard::PublishedDocument::SIGNATURE_HASH => {
                 let event =
                     TaskBoard::PublishedDocument::decode_raw_log(topics(), &log.data).ok()?;
                 let document = event.document.to_vec();
                 let digest = B256::from(<[u8; 32]>::from(Sha256::digest(&document)));
-                (event.id, event.coordinator, event.status, event.engine, digest, Some(document))
+                (event.id, event.coordinator, event.answer, digest, Some(document))
             }
             _ => return None,
         };
+        let answer = LoggedAnswer::unpack(answer)?;
         Some(Self {
             id: TaskId(id),
+            tag: answer.tag,
+            anchor_number: answer.anchor_number,
             publisher: task::Hex(publisher.into_array()),
-            status: Status::from_number(status)?,
-            engine,
+            status: Status::from_number(answer.status)?,
+            engine: answer.engine,
             digest: task::Hex(digest.0),
             document,
         })
+    }
+
+    /// Whether it is one for this submission: its tag says so, and its anchor is not before the submission's block.
+    pub(crate) fn belongs_to(&self, identity: &Identity, included: u64) -> bool {
+        self.id == identity.task_id
+            && self.tag == submission::tag(identity)
+            && self.anchor_number >= included
     }
 
     fn answer(&self) -> Answer {
@@ -92,12 +106,13 @@ impl Watcher {
                 let Ok(event) = TaskBoard::Cancelled::decode_raw_log(topics(), &log.data) else {
                     return Ok(unreadable(log));
                 };
-                let Some(task) = writer.task_with_id(&self.board, TaskId(event.id)).await? else {
+                let Some((task, known)) = self.known(writer, TaskId(event.id)).await? else {
                     return Ok(0);
                 };
-                // Anybody can make the contract say so for a free task: only its requester counts.
-                let requester = writer.load(task).await?.task.submission.requester;
-                if requester.0 != event.by.into_array() {
+                // Anybody can make the contract say so: only its requester counts, and only for this very task.
+                if known.submission.requester.0 != event.by.into_array()
+                    || submission::tag(&known.identity).0 != event.tag
+                {
                     return Ok(0);
                 }
                 (SightingKind::Cancelled, Event::CancelRequested, task)
@@ -106,16 +121,23 @@ impl Watcher {
                 let Ok(event) = TaskBoard::Expired::decode_raw_log(topics(), &log.data) else {
                     return Ok(unreadable(log));
                 };
-                let Some(task) = writer.task_with_id(&self.board, TaskId(event.id)).await? else {
+                let Some((task, known)) = self.known(writer, TaskId(event.id)).await? else {
                     return Ok(0);
                 };
+                if submission::tag(&known.identity).0 != event.tag {
+                    return Ok(strange(log, &known.identity));
+                }
                 (SightingKind::Expired, Event::Expired, task)
             }
             _ => {
                 let Some(published) = Published::read(log) else { return Ok(unreadable(log)) };
-                let Some(task) = writer.task_with_id(&self.board, published.id).await? else {
+                let Some((task, known)) = self.known(writer, published.id).await? else {
                     return Ok(0);
                 };
+                let included = writer.included_in(task).await?.unwrap_or_default();
+                if !published.belongs_to(&known.identity, included) {
+                    return Ok(strange(log, &known.identity));
+                }
                 let ours = self.options.ours == Some(published.publisher);
                 let transaction = log.transaction();
                 let event =
@@ -136,6 +158,16 @@ impl Watcher {
         }
         metrics::counter!("wasm_exec_chain_events_total", "event" => event.name()).increment(1);
         Ok(1)
+    }
+
+    /// The task that stands under an id on the branch that is read.
+    async fn known(
+        &self,
+        writer: &mut Writer,
+        id: TaskId,
+    ) -> Result<Option<(LocalId, task::Task)>, Error> {
+        let Some(task) = writer.task_with_id(&self.board, id).await? else { return Ok(None) };
+        Ok(Some((task, writer.load(task).await?.task)))
     }
 
     async fn record_submission(
@@ -172,6 +204,17 @@ impl Watcher {
         metrics::counter!("wasm_exec_chain_events_total", "event" => "included").increment(1);
         Ok(1)
     }
+}
+
+/// Something under a task's id that is not about this task: for another submission, or anchored before this one.
+fn strange(log: &Log, identity: &Identity) -> usize {
+    metrics::counter!("wasm_exec_chain_strange_publications_total").increment(1);
+    let transaction = log.transaction();
+    tracing::warn!(
+        task.id = %identity.task_id, task.tag = %submission::tag(identity), %transaction,
+        "a publication under the id of a task that does not belong to it is passed over"
+    );
+    0
 }
 
 fn unreadable(log: &Log) -> usize {

@@ -59,7 +59,8 @@ async fn web_sockets_alone_are_enough() {
     let mut watcher = stage.watcher_with(client, stage.watching()).await.unwrap();
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!(stage.state(id).await, "requested");
-    assert_eq!(board.cancel(&key(2), task::TaskId(99)).await.unwrap_err().code(), "unknown_task");
+    let nobodys = task::Identity { task_id: task::TaskId(99), ..stage.identity(id).await };
+    assert_eq!(board.cancel(&key(2), &nobodys).await.unwrap_err().code(), "unknown_task");
 }
 
 #[tokio::test]

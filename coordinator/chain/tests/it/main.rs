@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod binding;
 mod board;
 mod endpoint;
 mod hostile;

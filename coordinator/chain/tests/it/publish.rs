@@ -6,7 +6,7 @@ use serde_json::json;
 use task_board::{ENFORCE_DEADLINE, Submission};
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{ENGINE, PATIENCE, Stage, catch_up, key, own, request};
+use crate::stage::{ENGINE, PATIENCE, Stage, catch_up, foreign, key, own, request};
 
 const DOCUMENT: &str = r#"{"status":"ok","value":144}"#;
 
@@ -199,26 +199,7 @@ async fn a_publisher_without_rights_or_engine_does_not_start() {
 
 /// Account 3 becomes a coordinator and answers.
 async fn answer_elsewhere(stage: &Stage, id: task::TaskId) {
-    use alloy::{
-        primitives::{Address, B256, U256},
-        sol_types::SolCall as _,
-    };
-    use task_board::TaskBoard;
-    let board = Some(Address::from(stage.contract.0));
-    let coordinator = stage.anvil.address(3);
-    let right = TaskBoard::setCoordinatorCall { domain: 0, coordinator, allowed: true };
-    stage.anvil.send(0, board, &right.abi_encode(), U256::ZERO).await;
-    let head = stage.anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).await;
-    let number = u64::from_str_radix(&head["number"].as_str().unwrap()[2..], 16).unwrap();
-    let publish = TaskBoard::publishCall {
-        id: id.0,
-        status: 2,
-        engine: 1,
-        digest: B256::repeat_byte(1),
-        anchorNumber: number,
-        anchorHash: head["hash"].as_str().unwrap().parse().unwrap(),
-    };
-    let hash = stage.anvil.send(3, board, &publish.abi_encode(), U256::ZERO).await;
-    assert_eq!(stage.anvil.receipt(&hash).await["status"], "0x1");
-    assert_eq!(own(coordinator), key(3).address());
+    let tag = stage.tag(id).await;
+    stage.publish_elsewhere(&foreign(id, tag)).await;
+    assert_eq!(own(stage.anvil.address(3)), key(3).address());
 }

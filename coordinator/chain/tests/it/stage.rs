@@ -1,6 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
-use alloy::primitives::Address;
+use alloy::{
+    primitives::{Address, B256, U256},
+    sol_types::SolCall as _,
+};
 use chain::{
     Alarms, Board, Client, ClientOptions, Confirmations, Endpoints, Error, Key,
     publisher::{self, Publisher},
@@ -9,8 +12,8 @@ use chain::{
 use harness::{Anvil, wait_for};
 use sha2::{Digest as _, Sha256};
 use store::{Filter, Publication, Store, Versioned};
-use task::{Answer, Event, LocalId, TaskId};
-use task_board::Submission;
+use task::{Answer, Event, Identity, LocalId, TaskId};
+use task_board::{Submission, Tag, TaskBoard};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -101,6 +104,56 @@ impl Stage {
     pub(crate) async fn submit(&self, count: u8) -> Vec<TaskId> {
         let requests: Vec<_> = (1..=count).map(request).collect();
         self.board().await.submit(&key(2), &requests).await.unwrap().ids
+    }
+
+    /// What a task is, as the chain says it.
+    pub(crate) async fn identity(&self, id: TaskId) -> Identity {
+        self.board()
+            .await
+            .find_submission(id, None)
+            .await
+            .unwrap()
+            .expect("it is submitted")
+            .identity
+    }
+
+    pub(crate) async fn tag(&self, id: TaskId) -> Tag {
+        Tag::of(self.identity(id).await.payload.0.into())
+    }
+
+    /// Account 3 becomes a coordinator and publishes a digest, anchored at the head.
+    pub(crate) async fn publish_elsewhere(&self, answer: &task_board::Answer) {
+        let head = self.anvil.block_number().await;
+        self.publish_elsewhere_at(answer, head).await;
+    }
+
+    /// The same, anchored at an older block.
+    pub(crate) async fn publish_elsewhere_at(&self, answer: &task_board::Answer, anchor: u64) {
+        let receipt = self.try_publish_elsewhere_at(answer, anchor).await;
+        assert_eq!(receipt["status"], "0x1");
+    }
+
+    /// The same, whatever comes of it: the receipt.
+    pub(crate) async fn try_publish_elsewhere_at(
+        &self,
+        answer: &task_board::Answer,
+        anchor: u64,
+    ) -> serde_json::Value {
+        let contract = Some(Address::from(self.contract.0));
+        let coordinator = self.anvil.address(3);
+        let right = TaskBoard::setCoordinatorCall { domain: 0, coordinator, allowed: true };
+        self.anvil.send(0, contract, &right.abi_encode(), U256::ZERO).await;
+        let number = format!("{anchor:#x}");
+        let block =
+            self.anvil.rpc("eth_getBlockByNumber", serde_json::json!([number, false])).await;
+        let publish = TaskBoard::publishCall {
+            answer: answer.pack(),
+            digest: B256::repeat_byte(1),
+            anchorNumber: U256::from(anchor),
+            anchorHash: block["hash"].as_str().unwrap().parse().unwrap(),
+        };
+        let hash = self.anvil.send(3, contract, &publish.abi_encode(), U256::ZERO).await;
+        self.anvil.receipt(&hash).await
     }
 
     /// Applies every event in the log, as the pipeline does.
@@ -204,8 +257,8 @@ impl Stage {
         let filter = serde_json::json!({
             "fromBlock": "0x0", "toBlock": "latest", "address": self.contract.to_string(),
             "topics": [[
-                alloy::primitives::B256::from(signature("Published(uint64,address,uint8,uint16,bytes32)")),
-                alloy::primitives::B256::from(signature("PublishedDocument(uint64,address,uint8,uint16,bytes)")),
+                alloy::primitives::B256::from(signature("Published(uint64,address,uint256,bytes32)")),
+                alloy::primitives::B256::from(signature("PublishedDocument(uint64,address,uint256,bytes)")),
             ], topic],
         });
         let logs = self.anvil.rpc("eth_getLogs", serde_json::json!([filter])).await;
@@ -269,6 +322,17 @@ const KEYS: [&str; 4] = [
     "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
     "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
 ];
+
+/// A failure under an id, with a tag.
+pub(crate) fn foreign(id: TaskId, tag: Tag) -> task_board::Answer {
+    task_board::Answer {
+        id: task_board::TaskId::new(id.0),
+        tag,
+        engine: 1,
+        status: 2,
+        again: false,
+    }
+}
 
 pub(crate) fn own(address: Address) -> task::Address {
     task::Hex(address.into_array())

@@ -82,10 +82,10 @@ async fn a_cancellation_counts_only_when_it_is_the_requester_s() {
     let mut watcher = stage.watcher().await;
     let id = stage.submit(1).await[0];
     let board = stage.board().await;
-    board.cancel(&key(3), id).await.unwrap();
+    board.cancel(&key(3), &stage.identity(id).await).await.unwrap();
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!(stage.state(id).await, "requested");
-    board.cancel(&key(2), id).await.unwrap();
+    board.cancel(&key(2), &stage.identity(id).await).await.unwrap();
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!(stage.state(id).await, "cancelled");
 }
@@ -99,10 +99,11 @@ async fn a_task_that_expired_needs_no_result() {
     let kept = Submission { deadline: now + 100, flags: ENFORCE_DEADLINE, ..request(1) };
     let board = stage.board().await;
     let id = board.submit(&key(2), &[kept]).await.unwrap().ids[0];
-    assert_eq!(board.expire(&key(3), id).await.unwrap_err().code(), "deadline_not_passed");
+    let identity = stage.identity(id).await;
+    assert_eq!(board.expire(&key(3), &identity).await.unwrap_err().code(), "deadline_not_passed");
     stage.anvil.rpc("evm_increaseTime", json!([200])).await;
     stage.anvil.mine(1).await;
-    board.expire(&key(3), id).await.unwrap();
+    board.expire(&key(3), &identity).await.unwrap();
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!(stage.state(id).await, "cancelled");
     assert_eq!(stage.timeline(id).await, ["included", "expired"]);

@@ -102,7 +102,8 @@ pub(crate) async fn money(
     let mut owed = U256::ZERO;
     for (id, planned) in tasks {
         let fee = planned.submission.fee;
-        let open = U256::from(scene.board().kept(id.get()).call().await?.fee);
+        let open =
+            U256::from(scene.board().kept(id.get(), scene.tag(*id).await?.0).call().await?.fee);
         owed += open;
         let status =
             logs.published.get(id).and_then(|found| found.first()).map(|found| found.status);
