@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::{eips::BlockNumberOrTag, providers::Provider as _};
+use alloy::{eips::BlockNumberOrTag, primitives::U256, providers::Provider as _};
 use harness::{binary, scene::Fault};
+use task_board::Answer;
 use tokio::{process::Command, task::JoinSet};
 
 /// Times from sending a raw `publishDocument` to its receipt.
@@ -20,9 +21,10 @@ pub(crate) async fn publications(count: usize) -> Result<Vec<Duration>, Fault> {
     for id in ids {
         let head = scene.board().provider().get_block_by_number(BlockNumberOrTag::Latest).await?;
         let head = head.ok_or("the chain has no head")?.header;
+        let answer = Answer { id, tag: scene.tag(id).await?, engine: 1, status: 1, again: false };
         let call = scene
             .board()
-            .publishDocument(id.get(), 1, 1, document.into(), head.number, head.hash)
+            .publishDocument(answer.pack(), document.into(), U256::from(head.number), head.hash)
             .gas(200_000)
             .from(scene.publisher());
         let began = Instant::now();
