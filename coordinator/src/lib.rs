@@ -15,6 +15,7 @@ pub mod api;
 pub mod command;
 pub mod config;
 pub mod lifecycle;
+mod link;
 pub mod metrics;
 pub mod pipeline;
 pub mod placeholder;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chain::{Alarms, Client, ClientOptions, Endpoints, publisher, watcher};
+use chain::Alarms;
 use executor_protocol::Measure;
 use job::{Description, launcher::Launcher, process};
 use store::Store;
@@ -20,16 +20,18 @@ use crate::{
     api::{Api, Readiness},
     config::{self, Config},
     lifecycle::{self, Lifecycle},
+    link::{First, Link},
     metrics::Metrics,
     pipeline::{self, Pipeline, Wakes},
     placeholder,
-    telemetry::causes,
     work::{self, LimitPolicy, Work},
 };
 
 /// The first and the longest pause after an infrastructure failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long the start waits to hear whether the configuration fits the chain.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Why the daemon, or a part of it, could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -267,115 +269,41 @@ pub async fn start_on(
     lifecycle.spawn("api", api.serve(listener, lifecycle.soft()));
     tracing::info!(%address, "listening");
 
-    let publishes = if config.chain.endpoints.is_empty() {
-        tracing::warn!(
-            mirror = %config.content.mirror.display(),
-            "COORDINATOR_RPC_URL is empty: the sample tasks are run, nothing is published"
-        );
-        placeholder::emit(&store, &config.content.mirror, &wakes.pipeline).await?;
-        false
-    } else {
-        watch_and_publish(config, &store, &wakes, &alarms, &description, lifecycle).await?
+    let link = match (config.chain.endpoints.is_empty(), config.chain.contract) {
+        (true, _) => {
+            tracing::warn!(
+                mirror = %config.content.mirror.display(),
+                "COORDINATOR_RPC_URL is empty: the sample tasks are run, nothing is published"
+            );
+            placeholder::emit(&store, &config.content.mirror, &wakes.pipeline).await?;
+            None
+        }
+        (false, None) => None,
+        (false, Some(contract)) => Some(Link {
+            chain: config.chain.clone(),
+            contract,
+            engine: description.engine.clone(),
+            store: store.clone(),
+            wakes: wakes.clone(),
+            alarms,
+        }),
     };
-
+    if link.is_some() && config.chain.key.is_none() {
+        tracing::warn!("COORDINATOR_KEY is empty: nothing is published");
+    }
+    let publishes = link.is_some() && config.chain.key.is_some();
+    // Tasks of the database are worked on, whether the chain can be reached or not.
     let options = pipeline_options(config, publishes);
     let pipeline = Pipeline::new(store.clone(), Arc::clone(&workshop.work), options, wakes);
     lifecycle.spawn("pipeline", pipeline.run(lifecycle.soft()));
+    if let Some(link) = link {
+        // A configuration that does not fit the chain stops the start; a chain that is away does not.
+        let first = link.start(lifecycle);
+        if let Ok(Ok(First::Refused(error))) = tokio::time::timeout(FIRST_LOOK, first).await {
+            return Err(error.into());
+        }
+    }
     Ok(Daemon { address, store, workshop, _lock: lock })
-}
-
-/// Starts watcher and, where there is a key, publisher; answers whether results are published.
-async fn watch_and_publish(
-    config: &Config,
-    store: &Store,
-    wakes: &Wakes,
-    alarms: &Alarms,
-    description: &Description,
-    lifecycle: &Lifecycle,
-) -> Result<bool, Error> {
-    let Some(contract) = config.chain.contract else { return Ok(false) };
-    let chain = &config.chain;
-    let client = connect(chain).await?;
-    let confirmations =
-        chain.confirmations.unwrap_or_else(|| chain::Confirmations::default_for(client.chain_id()));
-    tracing::info!(
-        chain.id = client.chain_id(),
-        %contract,
-        %confirmations,
-        publisher = chain.key.as_ref().map(|key| tracing::field::display(key.address())),
-        "connected to the chain"
-    );
-    let publisher = match &chain.key {
-        None => {
-            tracing::warn!("COORDINATOR_KEY is empty: nothing is published");
-            None
-        }
-        Some(key) => {
-            let options = publisher::Options {
-                domains: chain.domains.clone(),
-                confirmations: Some(confirmations),
-                poll_interval: chain.poll_interval,
-                tip_wei: chain.tip_wei_per_gas,
-                max_fee_wei: Some(chain.max_fee_wei_per_gas),
-                resubmit_after: chain.resubmit_after,
-                ..publisher::Options::new(contract, description.engine.clone())
-            };
-            let publisher = publisher::Publisher::open(
-                client.clone(),
-                store.clone(),
-                key.clone(),
-                options,
-                Arc::clone(&wakes.publisher),
-                Arc::clone(&wakes.pipeline),
-                alarms.clone(),
-            );
-            Some(publisher.await?)
-        }
-    };
-    // Tasks that this key may not answer are not run either.
-    let domains = match &publisher {
-        Some(publisher) => publisher.domains().clone(),
-        None => chain.domains.clone(),
-    };
-    let watcher_options = watcher::Options {
-        domains,
-        confirmations: Some(confirmations),
-        from_block: chain.from_block,
-        poll_interval: chain.poll_interval,
-        ours: chain.key.as_ref().map(chain::Key::address),
-        ..watcher::Options::new(contract)
-    };
-    let watcher = watcher::Watcher::open(
-        client,
-        store.clone(),
-        watcher_options,
-        Arc::clone(&wakes.pipeline),
-        alarms.clone(),
-    )
-    .await?;
-    let publishes = publisher.is_some();
-    if let Some(publisher) = publisher {
-        lifecycle.spawn("publisher", publisher.run(lifecycle.soft()));
-    }
-    lifecycle.spawn("watcher", watcher.run(lifecycle.soft()));
-    Ok(publishes)
-}
-
-/// Connects; an endpoint that cannot be reached yet is tried again for as long as it takes.
-async fn connect(chain: &config::Chain) -> Result<Client, Error> {
-    let endpoints = Endpoints::parse(&chain.endpoint_list())?;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match Client::connect(&endpoints, ClientOptions::default()).await {
-            Ok(client) => return Ok(client),
-            Err(error) if error.retry() => {
-                tracing::warn!(error = %causes(&error), "cannot reach the chain yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn pipeline_options(config: &Config, publishes: bool) -> pipeline::Options {

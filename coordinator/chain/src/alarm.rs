@@ -18,6 +18,8 @@ pub enum Alarm {
     PublisherUnfunded,
     /// A transaction needs more than the fee cap allows.
     FeeCapReached,
+    /// An endpoint contradicts itself.
+    ProviderInconsistent,
 }
 
 impl Alarm {
@@ -31,6 +33,7 @@ impl Alarm {
             Self::PublisherUnreachable => "publisher_unreachable",
             Self::PublisherUnfunded => "publisher_unfunded",
             Self::FeeCapReached => "fee_cap_reached",
+            Self::ProviderInconsistent => "provider_inconsistent",
         }
     }
 }
@@ -47,6 +50,12 @@ impl Alarms {
     pub fn current(&self) -> Vec<(Alarm, String)> {
         let on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
         on.iter().map(|(alarm, message)| (*alarm, message.clone())).collect()
+    }
+
+    /// Switches an alarm on that is no news: what it says is so until something else is known.
+    pub fn begin(&self, alarm: Alarm, message: impl Into<String>) {
+        let mut on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
+        on.insert(alarm, message.into());
     }
 
     /// Switches an alarm on; it is logged once, when it was off.

@@ -1,7 +1,7 @@
 //! What nodes answer, as far as it is read here.
 
-use alloy::primitives::{B256, Bytes, U64, U256};
-use serde::Deserialize;
+use alloy::primitives::{B256, Bloom, BloomInput, Bytes, U64, U256};
+use serde::{Deserialize, Deserializer};
 use task::{Address, BlockRef, Hash};
 
 use crate::{Error, endpoint::Endpoint};
@@ -14,6 +14,14 @@ pub(crate) struct Header {
     hash: B256,
     parent_hash: B256,
     base_fee_per_gas: Option<U256>,
+    #[serde(default, deserialize_with = "readable")]
+    logs_bloom: Option<Bloom>,
+}
+
+/// A filter that cannot be read says nothing; nobody else needs it.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bloom>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 impl Header {
@@ -23,6 +31,15 @@ impl Header {
 
     pub(crate) fn parent(&self) -> Hash {
         task::Hex(self.parent_hash.0)
+    }
+
+    /// Whether the block may hold a log of the contract with this first topic: the filter in the header is never wrong
+    /// when it says no.
+    pub(crate) fn may_have(&self, contract: &Address, topic: &B256) -> bool {
+        self.logs_bloom.is_none_or(|bloom| {
+            bloom.contains_input(BloomInput::Raw(&contract.0))
+                && bloom.contains_input(BloomInput::Raw(topic.as_slice()))
+        })
     }
 
     pub(crate) fn base_fee_wei(&self) -> u128 {

@@ -14,10 +14,9 @@ use tokio::sync::OnceCell;
 use crate::{
     Client, Error, Key,
     block::{At, TransactionReceipt, alloy_address},
-    revert,
+    origin, revert,
     submission::tag,
     transaction::{FeeRule, eip1559},
-    watcher,
 };
 
 const TIP_WEI: u128 = 1_000_000_000;
@@ -237,14 +236,16 @@ impl Board {
         self.view("domainCount", &TaskBoard::domainCountCall {}).await
     }
 
-    /// The block that the contract was deployed in; a node without old state answers with its newest block.
+    /// How many engines are registered; their ids begin at 1.
+    pub async fn engine_count(&self) -> Result<u16, Error> {
+        self.view("engineCount", &TaskBoard::engineCountCall {}).await
+    }
+
+    /// The block that the contract was deployed in.
     pub async fn deployment_block(&self) -> Result<u64, Error> {
-        let found = self.deployment_block.get_or_try_init(async || {
-            let endpoint = self.client.endpoint().await?;
-            let found = watcher::deployment_block(&endpoint, self.contract).await;
-            self.client.report(&endpoint, &found);
-            found
-        });
+        let found = self
+            .deployment_block
+            .get_or_try_init(|| origin::deployment_block(&self.client, None, self.contract));
         found.await.copied()
     }
 

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,11 +14,13 @@ use crate::{
     Endpoints, Error,
     block::At,
     confirmation::is_development,
-    endpoint::{Endpoint, is_web_socket},
+    endpoint::{Endpoint, LONGEST_RETRY_AFTER, Rest, is_web_socket},
 };
 
 const FIRST_REST: Duration = Duration::from_millis(200);
 const LONGEST_REST: Duration = Duration::from_secs(15);
+/// The longest rest of an endpoint that answers, but behind what is known.
+const LONGEST_BEHIND_REST: Duration = Duration::from_secs(1);
 const WRONG_CHAIN_REST: Duration = Duration::from_secs(30);
 
 /// How endpoints are used.
@@ -57,6 +59,16 @@ impl Client {
     /// Takes the chain of the first endpoint that answers for the chain that is meant; every other one has to serve
     /// the same before it is used. Calls go to HTTP endpoints, and to WebSockets only when there is nothing else.
     pub async fn connect(endpoints: &Endpoints, options: ClientOptions) -> Result<Self, Error> {
+        Self::connect_to(endpoints, options, None).await
+    }
+
+    /// Takes the first endpoint that serves this chain, by id and hash of block 0. When all of them answer and none
+    /// does, that is the error.
+    pub async fn connect_to(
+        endpoints: &Endpoints,
+        options: ClientOptions,
+        known: Option<(u64, Hash)>,
+    ) -> Result<Self, Error> {
         let (web_sockets, http): (Vec<_>, Vec<_>) =
             endpoints.urls.iter().cloned().partition(is_web_socket);
         let callable = if http.is_empty() { &web_sockets } else { &http };
@@ -64,17 +76,25 @@ impl Client {
             .iter()
             .map(|url| Endpoint::new(url.clone(), options.request_timeout).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut found = Err(Error::Resting { retry_after: FIRST_REST, last: String::new() });
+        let known = known.map(|(chain_id, genesis)| Identity { chain_id, genesis });
+        let mut failed = None;
         for endpoint in &endpoints {
-            found = identity(endpoint).await;
-            match &found {
-                Ok(_) => break,
-                Err(error) => rest(endpoint, error),
+            match identity_as(endpoint, known).await {
+                Ok(identity) => {
+                    let heads = watch::Sender::new(0);
+                    let inner = Inner { endpoints, web_sockets, identity, heads };
+                    return Ok(Self { inner: Arc::new(inner) });
+                }
+                Err(error) => {
+                    rest(endpoint, &error);
+                    // One that could not be asked may be the right one.
+                    if failed.as_ref().is_none_or(|failed: &Error| !failed.retry()) {
+                        failed = Some(error);
+                    }
+                }
             }
         }
-        let identity = found?;
-        let inner = Inner { endpoints, web_sockets, identity, heads: watch::Sender::new(0) };
-        Ok(Self { inner: Arc::new(inner) })
+        Err(failed.unwrap_or(Error::Resting { retry_after: FIRST_REST, last: String::new() }))
     }
 
     /// The chain's id.
@@ -123,7 +143,7 @@ impl Client {
         self.inner.heads.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Calls a method; when an endpoint fails the next one is asked.
+    /// Calls a method; when an endpoint fails the next one is asked. What all of them say is told as they say it.
     pub(crate) async fn call<P: Serialize + Sync, R: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -145,31 +165,35 @@ impl Client {
         Err(last.unwrap_or(Error::Resting { retry_after: FIRST_REST, last: String::new() }))
     }
 
-    /// The first endpoint that works and serves the right chain. Reads that belong together go to one of them.
+    /// The first endpoint that works and serves the right chain. Reads that belong together go to one of them. One
+    /// that failed is looked at in the background while there is another one.
     pub(crate) async fn endpoint(&self) -> Result<Arc<Endpoint>, Error> {
-        let mut retry_after = LONGEST_REST;
+        let mut retry_after = LONGEST_RETRY_AFTER;
         let mut last = String::new();
+        let one_is_ready = self.inner.endpoints.iter().any(|endpoint| is_ready(endpoint));
         for endpoint in &self.inner.endpoints {
-            let (until, verified) = {
-                let rest = endpoint.rest.lock().unwrap_or_else(PoisonError::into_inner);
+            let (left, verified) = {
+                let rest = lock(endpoint);
                 if last.is_empty() {
                     last.clone_from(&rest.last);
                 }
-                (rest.until, rest.verified)
+                (left(&rest), rest.verified)
             };
-            if let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now()))
-            {
+            if !left.is_zero() {
                 retry_after = retry_after.min(left);
                 continue;
             }
             if verified {
                 return Ok(Arc::clone(endpoint));
             }
+            if one_is_ready {
+                self.probe(endpoint);
+                continue;
+            }
             match self.verify(endpoint).await {
                 Ok(()) => return Ok(Arc::clone(endpoint)),
                 Err(error) => {
-                    rest(endpoint, &error);
-                    retry_after = retry_after.min(error.retry_after().unwrap_or(FIRST_REST));
+                    retry_after = retry_after.min(rest(endpoint, &error));
                     last = error.to_string();
                 }
             }
@@ -177,12 +201,51 @@ impl Client {
         Err(Error::Resting { retry_after, last })
     }
 
+    /// Another endpoint than this one, if one is ready; one that is not is looked at in the background.
+    pub(crate) fn another(&self, than: &Endpoint) -> Option<Arc<Endpoint>> {
+        let others =
+            || self.inner.endpoints.iter().filter(|other| !std::ptr::eq(other.as_ref(), than));
+        for other in others() {
+            let idle = {
+                let rest = lock(other);
+                left(&rest).is_zero() && !rest.verified
+            };
+            if idle {
+                self.probe(other);
+            }
+        }
+        others().find(|other| is_ready(other)).map(Arc::clone)
+    }
+
+    /// How long nobody can be asked.
+    pub(crate) fn rests_for(&self) -> Duration {
+        let left = self.inner.endpoints.iter().map(|endpoint| left(&lock(endpoint)));
+        left.min().unwrap_or_default()
+    }
+
+    /// Looks in the background whether an endpoint is well.
+    fn probe(&self, endpoint: &Arc<Endpoint>) {
+        if std::mem::replace(&mut lock(endpoint).probing, true) {
+            return;
+        }
+        let (client, endpoint) = (self.clone(), Arc::clone(endpoint));
+        tokio::spawn(async move {
+            let verified = client.verify(&endpoint).await;
+            if let Err(error) = verified {
+                rest(&endpoint, &error);
+            }
+            lock(&endpoint).probing = false;
+        });
+    }
+
     /// Remembers how an endpoint did: one that failed is left alone for a while and checked before it is used again.
     pub(crate) fn report<T>(&self, endpoint: &Endpoint, answer: &Result<T, Error>) {
         match answer {
-            Err(error) if error.is_endpoints() => rest(endpoint, error),
+            Err(error) if error.is_endpoints() => {
+                rest(endpoint, error);
+            }
             _ => {
-                let mut rest = endpoint.rest.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut rest = lock(endpoint);
                 rest.failures = 0;
                 rest.until = None;
             }
@@ -190,20 +253,12 @@ impl Client {
     }
 
     async fn verify(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let Identity { chain_id, genesis } = identity(endpoint).await?;
-        let wanted = self.inner.identity;
-        if (Identity { chain_id, genesis }) != wanted {
-            let error = Error::WrongChain {
-                endpoint: endpoint.shown().to_owned(),
-                chain_id,
-                genesis,
-                wanted_id: wanted.chain_id,
-                wanted_genesis: wanted.genesis,
-            };
+        let verified = identity_as(endpoint, Some(self.inner.identity)).await;
+        if let Err(error @ Error::WrongChain { .. }) = &verified {
             tracing::error!(endpoint = endpoint.shown(), "refused: {error}");
-            return Err(error);
         }
-        endpoint.rest.lock().unwrap_or_else(PoisonError::into_inner).verified = true;
+        verified?;
+        lock(endpoint).verified = true;
         Ok(())
     }
 }
@@ -219,6 +274,21 @@ impl fmt::Debug for Client {
     }
 }
 
+/// The chain that an endpoint serves, which has to be this one.
+async fn identity_as(endpoint: &Endpoint, wanted: Option<Identity>) -> Result<Identity, Error> {
+    let found = identity(endpoint).await?;
+    match wanted {
+        Some(wanted) if found != wanted => Err(Error::WrongChain {
+            endpoint: endpoint.shown().to_owned(),
+            chain_id: found.chain_id,
+            genesis: found.genesis,
+            wanted_id: wanted.chain_id,
+            wanted_genesis: wanted.genesis,
+        }),
+        _ => Ok(found),
+    }
+}
+
 async fn identity(endpoint: &Endpoint) -> Result<Identity, Error> {
     let chain_id: U64 = endpoint.call("eth_chainId", &[(); 0]).await?;
     let genesis = endpoint
@@ -228,15 +298,39 @@ async fn identity(endpoint: &Endpoint) -> Result<Identity, Error> {
     Ok(Identity { chain_id: chain_id.to(), genesis: genesis.block().hash })
 }
 
-fn rest(endpoint: &Endpoint, error: &Error) {
-    let mut rest = endpoint.rest.lock().unwrap_or_else(PoisonError::into_inner);
+fn lock(endpoint: &Endpoint) -> MutexGuard<'_, Rest> {
+    endpoint.rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long an endpoint is left alone still.
+fn left(rest: &Rest) -> Duration {
+    let left = rest.until.and_then(|until| until.checked_duration_since(Instant::now()));
+    left.unwrap_or_default()
+}
+
+fn is_ready(endpoint: &Endpoint) -> bool {
+    let rest = lock(endpoint);
+    rest.verified && left(&rest).is_zero()
+}
+
+/// Leaves an endpoint alone for a while; answers for how long.
+fn rest(endpoint: &Endpoint, error: &Error) -> Duration {
+    let mut rest = lock(endpoint);
     let backoff = FIRST_REST.saturating_mul(1 << rest.failures.min(10)).min(LONGEST_REST);
     let pause = match error {
         Error::WrongChain { .. } => WRONG_CHAIN_REST,
-        other => other.retry_after().map_or(backoff, |asked| asked.max(FIRST_REST)),
+        Error::Status { retry_after: Some(asked), .. } => {
+            (*asked).clamp(FIRST_REST, LONGEST_RETRY_AFTER)
+        }
+        // It answers; the next node behind its address may be further.
+        Error::Lagging { .. } | Error::SequenceGap { .. } | Error::Inconsistent { .. } => {
+            backoff.min(LONGEST_BEHIND_REST)
+        }
+        _ => backoff,
     };
-    rest.failures += 1;
+    rest.failures = rest.failures.saturating_add(1);
     rest.until = Some(Instant::now() + pause);
     rest.last = error.to_string();
     rest.verified = false;
+    pause
 }

@@ -12,10 +12,18 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
-use crate::Error;
+use crate::{Error, class};
 
 /// The longest answer that is read, in bytes. A longer one counts as too many results.
-const MAX_ANSWER_BYTES: usize = 32 << 20;
+pub(crate) const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// The longest that an endpoint may ask to be left alone: it is asked again by then, whatever it said.
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections that nobody used for so long are not used again: something between may have forgotten them.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+/// The most characters of an endpoint's words that are kept.
+const MOST_WORDS: usize = 300;
 
 /// The URLs of one chain, in order of preference. Shown without credentials and paths.
 #[derive(Clone)]
@@ -97,24 +105,73 @@ pub(crate) struct Rest {
     pub(crate) until: Option<Instant>,
     pub(crate) last: String,
     pub(crate) verified: bool,
+    /// Somebody looks in the background whether it is well again.
+    pub(crate) probing: bool,
 }
 
 #[derive(Deserialize)]
 struct Reply<'a> {
-    #[serde(borrow, default)]
+    /// Absent is not `null`: an answer without a result is none.
+    #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
     #[serde(default)]
-    error: Option<Failure>,
+    error: Option<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Default)]
 struct Failure {
-    #[serde(default)]
     code: i64,
-    #[serde(default)]
     message: String,
-    #[serde(default)]
     data: serde_json::Value,
+}
+
+impl Failure {
+    /// An error as it stands in an answer: an object by the standard, a text with some providers.
+    fn read(error: serde_json::Value) -> Self {
+        let serde_json::Value::Object(mut fields) = error else {
+            let message = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+            return Self { message, ..Self::default() };
+        };
+        Self {
+            code: fields.get("code").and_then(serde_json::Value::as_i64).unwrap_or_default(),
+            message: fields
+                .get("message")
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+            data: fields.remove("data").unwrap_or_default(),
+        }
+    }
+}
+
+/// The words of an endpoint on one line, and not too many: they come into logs and messages.
+fn words(text: &str) -> String {
+    let clean = text.chars().map(|char| if char.is_control() { ' ' } else { char });
+    let mut kept: String = clean.take(MOST_WORDS + 1).collect();
+    if kept.chars().count() > MOST_WORDS {
+        kept.pop();
+        kept.push('…');
+    }
+    kept
+}
+
+/// `Retry-After`, in seconds or as a date, bounded; what cannot be read says nothing.
+fn retry_after(value: &str, now: jiff::Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds = value.parse().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
+    }
+    let dates = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let until = dates.parse_timestamp(value).ok()?;
+    let left = until.as_second().saturating_sub(now.as_second()).max(0);
+    Some(Duration::from_secs(left.unsigned_abs()).min(LONGEST_RETRY_AFTER))
 }
 
 impl Endpoint {
@@ -125,7 +182,9 @@ impl Endpoint {
         } else {
             let client = reqwest::Client::builder()
                 .timeout(timeout)
-                .connect_timeout(timeout)
+                .connect_timeout(timeout.min(CONNECT_TIMEOUT))
+                .pool_idle_timeout(POOL_IDLE)
+                .tcp_keepalive(POOL_IDLE / 2)
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .map_err(|error| Error::InvalidUrl {
@@ -148,9 +207,20 @@ impl Endpoint {
         method: &'static str,
         params: &P,
     ) -> Result<R, Error> {
+        let (result, _) = self.call_sized(method, params, MAX_ANSWER_BYTES).await?;
+        Ok(result)
+    }
+
+    /// Calls a method and reads its result and how many bytes that was. A longer answer than `most` is too much.
+    pub(crate) async fn call_sized<P: Serialize + Sync, R: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: &P,
+        most: usize,
+    ) -> Result<(R, usize), Error> {
         let started = Instant::now();
         let answer = match &self.wire {
-            Wire::Http(client) => self.post(client, method, params).await,
+            Wire::Http(client) => self.post(client, method, params, most).await,
             Wire::WebSocket(connection) => self.ask(connection, method, params).await,
         };
         metrics::histogram!("wasm_exec_chain_call_seconds", "method" => method)
@@ -159,20 +229,29 @@ impl Endpoint {
             metrics::counter!("wasm_exec_chain_call_failures_total", "code" => error.code())
                 .increment(1);
         }
-        let text = answer?;
-        serde_json::from_str(&text).map_err(|error| self.unreadable(method, error))
+        answer
     }
 
-    async fn post<P: Serialize>(
+    /// How long a call may take: what a node has to search or to run may take longer than a look at its memory.
+    fn patience(&self, method: &str) -> Duration {
+        match method {
+            "eth_getLogs" | "eth_estimateGas" | "eth_sendRawTransaction" => self.timeout,
+            _ => self.timeout / 2,
+        }
+    }
+
+    async fn post<P: Serialize, R: DeserializeOwned>(
         &self,
         client: &reqwest::Client,
         method: &'static str,
         params: &P,
-    ) -> Result<String, Error> {
+        most: usize,
+    ) -> Result<(R, usize), Error> {
         let call =
             serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let mut response = client
             .post(self.url.clone())
+            .timeout(self.patience(method))
             .json(&call)
             .send()
             .await
@@ -181,51 +260,49 @@ impl Endpoint {
         let retry_after = response
             .headers()
             .get(reqwest::header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+            .and_then(|value| retry_after(value.to_str().ok()?, jiff::Timestamp::now()));
+        let refused =
+            |status| Error::Status { endpoint: self.shown.clone(), method, status, retry_after };
         let mut body = Vec::new();
         while let Some(chunk) = response
             .chunk()
             .await
             .map_err(|error| self.unreachable(method, &error.without_url()))?
         {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(self.too_much(method, format!("more than {MAX_ANSWER_BYTES} bytes")));
+            if body.len() + chunk.len() > most {
+                return Err(self.too_much(method, format!("more than {most} bytes")));
             }
             body.extend_from_slice(&chunk);
         }
         if status.as_u16() == 413 {
             return Err(self.too_much(method, "HTTP status 413".to_owned()));
         }
-        let reply = serde_json::from_slice::<Reply<'_>>(&body);
-        match reply {
+        match serde_json::from_slice::<Reply<'_>>(&body) {
             // A limit that comes with a waiting time is about the rate, whatever its words are.
             _ if status.as_u16() == 429 || (!status.is_success() && retry_after.is_some()) => {
-                Err(Error::Status {
-                    endpoint: self.shown.clone(),
-                    method,
-                    status: status.as_u16(),
-                    retry_after,
-                })
+                Err(refused(status.as_u16()))
             }
-            Ok(Reply { error: Some(failure), .. }) => Err(self.failure(method, failure)),
-            _ if !status.is_success() => Err(Error::Status {
-                endpoint: self.shown.clone(),
-                method,
-                status: status.as_u16(),
-                retry_after,
-            }),
-            Ok(Reply { result, .. }) => Ok(result.map_or("null", RawValue::get).to_owned()),
+            Ok(Reply { error: Some(error), .. }) => Err(self.failure(method, Failure::read(error))),
+            _ if !status.is_success() => Err(refused(status.as_u16())),
+            Ok(Reply { result: Some(result), .. }) => serde_json::from_str(result.get())
+                .map(|result| (result, body.len()))
+                .map_err(|error| self.unreadable(method, error)),
+            Ok(_) => Err(self.unreadable(method, "it has neither a result nor an error")),
             Err(error) => Err(self.unreadable(method, error)),
         }
     }
 
-    async fn ask<P: Serialize>(
+    async fn ask<P: Serialize, R: DeserializeOwned>(
         &self,
         connection: &Mutex<Option<RpcClient>>,
         method: &'static str,
         params: &P,
-    ) -> Result<String, Error> {
+    ) -> Result<(R, usize), Error> {
+        let read = |text: &str| {
+            serde_json::from_str(text)
+                .map(|result| (result, text.len()))
+                .map_err(|error| self.unreadable(method, error))
+        };
         let params = serde_json::value::to_raw_value(params)
             .map_err(|error| self.unreadable(method, error))?;
         let asked = async {
@@ -238,10 +315,10 @@ impl Endpoint {
             };
             client.request::<_, Box<RawValue>>(method, params).await
         };
-        let answer = tokio::time::timeout(self.timeout, asked).await;
+        let answer = tokio::time::timeout(self.patience(method), asked).await;
         match answer {
-            Ok(Ok(result)) => return Ok(result.get().to_owned()),
-            Ok(Err(RpcError::NullResp)) => return Ok("null".to_owned()),
+            Ok(Ok(result)) => return read(result.get()),
+            Ok(Err(RpcError::NullResp)) => return read("null"),
             Ok(Err(RpcError::ErrorResp(payload))) => {
                 let data = payload.data.as_deref().map(RawValue::get).unwrap_or("null");
                 return Err(self.failure(
@@ -256,15 +333,16 @@ impl Endpoint {
             Ok(Err(_)) | Err(_) => *connection.lock().await = None,
         }
         let reason = match answer {
-            Ok(Err(error)) => error.to_string().replace(self.url.as_str(), &self.shown),
-            _ => format!("no answer within {} s", self.timeout.as_secs_f32()),
+            Ok(Err(error)) => words(&error.to_string().replace(self.url.as_str(), &self.shown)),
+            _ => format!("no answer within {} s", self.patience(method).as_secs_f32()),
         };
         Err(Error::Unreachable { endpoint: self.shown.clone(), method, reason })
     }
 
     fn failure(&self, method: &'static str, failure: Failure) -> Error {
-        if method == "eth_getLogs" && is_limit(failure.code, &failure.message) {
-            return self.too_much(method, failure.message);
+        let message = words(&failure.message);
+        if method == "eth_getLogs" && class::is_range(failure.code, &failure.message) {
+            return self.too_much(method, message);
         }
         // Geth puts revert data into `data`, others into an object within.
         let data = match &failure.data {
@@ -275,7 +353,7 @@ impl Endpoint {
             endpoint: self.shown.clone(),
             method,
             code: failure.code,
-            message: failure.message,
+            message,
             data: data.and_then(|text| alloy::primitives::hex::decode(text).ok()),
         }
     }
@@ -285,7 +363,8 @@ impl Endpoint {
     }
 
     pub(crate) fn unreadable(&self, method: &'static str, reason: impl fmt::Display) -> Error {
-        Error::Unreadable { endpoint: self.shown.clone(), method, reason: reason.to_string() }
+        let reason = words(&reason.to_string());
+        Error::Unreadable { endpoint: self.shown.clone(), method, reason }
     }
 
     fn unreachable(&self, method: &'static str, error: &dyn std::error::Error) -> Error {
@@ -304,30 +383,6 @@ pub(crate) async fn connect(url: &Url) -> Result<RpcClient, RpcError<TransportEr
     let connect =
         WsConnect::new(url.as_str()).with_max_retries(0).with_retry_interval(Duration::ZERO);
     RpcClient::connect_pubsub(connect).await
-}
-
-/// How nodes and providers say that a range of blocks is too wide. There is no standard for it.
-fn is_limit(code: i64, message: &str) -> bool {
-    let message = message.to_lowercase();
-    code == -32_005
-        || [
-            "query returned more than",
-            "too many results",
-            "too many blocks",
-            "block range",
-            "range is too large",
-            "range too large",
-            "response size",
-            "response is too big",
-            "result is too big",
-            "limit exceeded",
-            "exceeds the limit",
-            "exceed maximum",
-            "query timeout",
-            "logs matched by query exceeds",
-        ]
-        .iter()
-        .any(|words| message.contains(words))
 }
 
 #[cfg(test)]
@@ -353,10 +408,32 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_told_from_other_errors() {
-        assert!(is_limit(-32_005, "whatever"));
-        assert!(is_limit(-32_000, "Query returned more than 10000 results"));
-        assert!(is_limit(-32_602, "Block range is too wide"));
-        assert!(!is_limit(-32_000, "header not found"));
+    fn c8_a_waiting_time_is_bounded_whatever_it_says() {
+        let now: jiff::Timestamp = "2015-10-21T07:27:30Z".parse().unwrap();
+        let seconds = |value| retry_after(value, now).map(|after| after.as_secs());
+        for (value, wanted) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            (" 90 ", Some(60)),
+            ("100000000", Some(60)),
+            ("9223372036854775807", Some(60)),
+            ("18446744073709551615", Some(60)),
+            ("340282366920938463463374607431768211456", Some(60)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(30)),
+            ("Wed, 21 Oct 2099 07:28:00 GMT", Some(60)),
+            ("Wed, 21 Oct 2014 07:28:00 GMT", Some(0)),
+            ("-5", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(value), wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn words_of_an_endpoint_stay_on_one_line() {
+        assert_eq!(words("a\nb\u{1b}[31m"), "a b [31m");
+        assert_eq!(words(&"x".repeat(1_000)).chars().count(), MOST_WORDS + 1);
     }
 }

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use task::{Address, Hash};
 
+use crate::class::{self, Class};
+
 /// Why the chain was not read or written. No URL in it shows credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -129,6 +131,22 @@ pub enum Error {
         /// What was read before.
         cursor: u64,
     },
+    /// What a node said does not fit what it said before about the same block.
+    #[error("{endpoint} contradicts itself about block {block}: {what}")]
+    Inconsistent {
+        /// The endpoint.
+        endpoint: String,
+        /// The block's number.
+        block: u64,
+        /// What does not fit.
+        what: String,
+    },
+    /// Nothing says where the contract's events begin.
+    #[error(
+        "the endpoints do not say where the events of {0} begin: COORDINATOR_FROM_BLOCK names the block to read from, \
+         at most the one the contract was deployed in"
+    )]
+    NoBeginning(Address),
     /// The chain forked below everything that is remembered.
     #[error("the chain changed below block {lowest}, deeper than the ring of recent blocks")]
     ReorgTooDeep {
@@ -191,6 +209,8 @@ impl Error {
             Self::SequenceGap { .. } => "sequence_gap",
             Self::Moved => "chain_moved",
             Self::Lagging { .. } => "chain_lagging",
+            Self::Inconsistent { .. } => "provider_inconsistent",
+            Self::NoBeginning(_) => "no_beginning",
             Self::ReorgTooDeep { .. } => "reorg_too_deep",
             Self::NotCoordinator { .. } => "not_coordinator",
             Self::EngineNotRegistered(_) => "engine_not_registered",
@@ -214,12 +234,14 @@ impl Error {
             | Self::SequenceGap { .. }
             | Self::Moved
             | Self::Lagging { .. }
+            | Self::Inconsistent { .. }
             | Self::NotMined { .. } => true,
             Self::InvalidUrl { .. }
             | Self::InvalidKey(_)
             | Self::KeyFile { .. }
             | Self::WrongChain { .. }
             | Self::NoContract(_)
+            | Self::NoBeginning(_)
             | Self::ReorgTooDeep { .. }
             | Self::NotCoordinator { .. }
             | Self::EngineNotRegistered(_)
@@ -229,26 +251,57 @@ impl Error {
         }
     }
 
-    /// How long the endpoint asks to be left alone.
+    /// Where the same may work.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Rpc { method, code, message, data, .. } => {
+                class::of_rpc(method, *code, message, data.is_some())
+            }
+            // The endpoint forbids it, or it is asked too often: fewer blocks do not help.
+            Self::Status { status: 401..=403 | 429, .. } => Class::Elsewhere,
+            Self::Unreachable { method, .. }
+            | Self::Status { method, .. }
+            | Self::Unreadable { method, .. }
+                if *method == "eth_getLogs" =>
+            {
+                Class::SmallerRange
+            }
+            Self::TooMuch { .. } => Class::SmallerRange,
+            Self::Unreachable { .. }
+            | Self::Status { .. }
+            | Self::Unreadable { .. }
+            | Self::WrongChain { .. }
+            | Self::SequenceGap { .. }
+            | Self::Inconsistent { .. }
+            | Self::Lagging { .. } => Class::Elsewhere,
+            Self::Resting { .. } | Self::Moved | Self::NotMined { .. } => Class::Here,
+            Self::InvalidUrl { .. }
+            | Self::InvalidKey(_)
+            | Self::KeyFile { .. }
+            | Self::NoContract(_)
+            | Self::NoBeginning(_)
+            | Self::ReorgTooDeep { .. }
+            | Self::NotCoordinator { .. }
+            | Self::EngineNotRegistered(_)
+            | Self::Reverted { .. }
+            | Self::Encode(_)
+            | Self::Store(_) => Class::Never,
+        }
+    }
+
+    /// How long nobody can be asked. What one endpoint asks for keeps nobody from asking another one.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
             Self::Resting { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }
 
-    /// Whether it is the endpoint's fault, so that another one should be asked.
+    /// Whether the endpoint is left alone for a while after it. A range that it says is too wide is no failure of it.
     pub(crate) fn is_endpoints(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::Status { .. }
-                | Self::Unreadable { .. }
-                | Self::WrongChain { .. }
-                | Self::SequenceGap { .. }
-                | Self::Lagging { .. }
-        )
+        !matches!(self, Self::TooMuch { .. })
+            && matches!(self.class(), Class::Elsewhere | Class::SmallerRange)
     }
 }

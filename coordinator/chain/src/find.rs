@@ -9,12 +9,10 @@ use task_board::TaskBoard;
 use crate::{
     Board, Error,
     block::Log,
-    endpoint::Endpoint,
-    range::{Width, any_of},
+    origin,
+    search::{Outcome, Search},
     submission, watcher,
 };
-
-const MAX_RANGE: u64 = 10_000;
 
 /// A task as its submission stands on chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,75 +153,44 @@ impl Board {
 
     /// The name that an engine is registered with.
     pub async fn engine_name(&self, engine: u16) -> Result<Option<String>, Error> {
+        if engine == 0 || engine > self.engine_count().await? {
+            return Ok(None);
+        }
         let topics =
             json!([[TaskBoard::EngineRegistered::SIGNATURE_HASH], topic(u64::from(engine))]);
-        let logs = self.search(&topics, None, true).await?;
-        Ok(logs.first().and_then(registered).map(|(_, name)| name))
+        let engines = origin::find_engines(self, None, &topics, |_| true).await?;
+        Ok(engines.into_iter().next().map(|(_, name)| name))
     }
 
     /// The id that an engine of this name is registered with: the newest one.
     pub async fn engine_id(&self, name: &str) -> Result<Option<u16>, Error> {
-        let topics = any_of(&[TaskBoard::EngineRegistered::SIGNATURE_HASH]);
-        let logs = self.search(&topics, None, false).await?;
-        let engines = logs.iter().filter_map(registered);
-        Ok(engines.filter(|(_, known)| known == name).map(|(engine, _)| engine).last())
+        origin::engine_id(self, None, name).await
     }
 
-    /// Reads the contract's logs in bounded ranges; `one` stops at the first.
+    /// Reads the contract's logs from a block or the deployment on; `one` stops at the first.
     async fn search(
         &self,
         topics: &serde_json::Value,
         from_block: Option<u64>,
         one: bool,
     ) -> Result<Vec<Log>, Error> {
-        let endpoint = self.client().endpoint().await?;
-        let found = self.search_at(&endpoint, topics, from_block, one).await;
-        self.client().report(&endpoint, &found);
-        found
-    }
-
-    async fn search_at(
-        &self,
-        endpoint: &Endpoint,
-        topics: &serde_json::Value,
-        from_block: Option<u64>,
-        one: bool,
-    ) -> Result<Vec<Log>, Error> {
-        let mut from = match from_block {
+        // What a task's events are is few: the whole chain is asked for at once, if the endpoint gives that.
+        let from = match from_block {
             Some(from) => from,
             None => self.deployment_block().await?,
         };
-        let head = endpoint.head().await?.block().number;
-        let mut width = Width::new(MAX_RANGE);
-        let mut found = Vec::new();
-        while from <= head {
-            let to = width.end(from, head);
-            match endpoint.logs(self.contract(), topics, from, to).await {
-                Ok(logs) => {
-                    found.extend(logs);
-                    if one && !found.is_empty() {
-                        break;
-                    }
-                    width.grow();
-                    from = to + 1;
-                }
-                Err(Error::TooMuch { .. }) if width.shrink(to - from + 1) => {}
-                Err(error) => return Err(error),
-            }
+        let to = self.client().head().await?.number;
+        let search = Search { contract: self.contract(), topics, from, to, width: u64::MAX };
+        match search.run(self.client(), |found| one && !found.is_empty()).await? {
+            Outcome::Logs(logs) => Ok(logs),
+            Outcome::TooFar => Err(Error::NoBeginning(self.contract())),
         }
-        Ok(found)
     }
 }
 
 fn first(logs: &[Log]) -> Option<(&Log, BlockRef)> {
     let log = logs.first()?;
     Some((log, log.block()?))
-}
-
-fn registered(log: &Log) -> Option<(u16, String)> {
-    let topics = log.topics.iter().copied();
-    let event = TaskBoard::EngineRegistered::decode_raw_log(topics, &log.data).ok()?;
-    Some((event.engine, event.name))
 }
 
 fn topic(number: u64) -> B256 {

@@ -11,15 +11,18 @@
 mod alarm;
 mod block;
 mod board;
+mod class;
 mod client;
 mod confirmation;
 mod endpoint;
 mod error;
 mod find;
 mod key;
+mod origin;
 pub mod publisher;
 mod range;
 mod revert;
+mod search;
 mod submission;
 mod transaction;
 mod wake;
@@ -27,6 +30,7 @@ pub mod watcher;
 
 pub use alarm::{Alarm, Alarms};
 pub use board::{Accepted, Board, Deployed, Deployment, Kept, Quote, Receipt};
+pub use class::Class;
 pub use client::{Client, ClientOptions};
 pub use confirmation::{Confirmations, ConfirmationsError};
 pub use endpoint::Endpoints;

@@ -41,6 +41,24 @@ pub enum Misbehaviour {
     Answer(Value),
     /// `eth_getLogs` with more blocks than this is refused as too wide.
     MostBlocks(u64),
+    /// `eth_getLogs` with more blocks than `most` gets this instead.
+    WiderThan {
+        /// The most blocks that are answered.
+        most: u64,
+        /// What happens to a wider range.
+        otherwise: Box<Misbehaviour>,
+    },
+    /// The state of a block that is more blocks below the newest is gone, as on ordinary full nodes.
+    StateOf(u64),
+    /// This body with status 200, whatever it is.
+    Body(String),
+    /// The `Retry-After` header with this text and this status.
+    RetryAfter {
+        /// The status.
+        status: u16,
+        /// The header.
+        text: String,
+    },
 }
 
 /// A server in front of a node, which does to chosen methods what it is told.
@@ -88,7 +106,8 @@ impl Proxy {
         self.url.clone()
     }
 
-    /// Does this to the next `times` calls of a method, after what was ordered before.
+    /// Does this to the next `times` calls of a method, after what was ordered before. The method `*` is every one for
+    /// which nothing is ordered.
     pub fn misbehave(&self, method: &str, fault: Misbehaviour, times: usize) {
         let mut plans = self.shared.plans.lock().unwrap_or_else(PoisonError::into_inner);
         plans.orders.entry(method.to_owned()).or_default().push_back((fault, times));
@@ -122,14 +141,46 @@ impl Shared {
     fn next(&self, method: &str) -> Option<Misbehaviour> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         *plans.counts.entry(method.to_owned()).or_default() += 1;
-        let queue = plans.orders.get_mut(method)?;
-        let (fault, times) = queue.front_mut()?;
-        let fault = fault.clone();
-        *times -= 1;
-        if *times == 0 {
-            queue.pop_front();
-        }
-        Some(fault)
+        let Plans { orders, .. } = &mut *plans;
+        [method, "*"].into_iter().find_map(|name| {
+            let queue = orders.get_mut(name)?;
+            let (fault, times) = queue.front_mut()?;
+            let fault = fault.clone();
+            *times -= 1;
+            if *times == 0 {
+                queue.pop_front();
+            }
+            Some(fault)
+        })
+    }
+
+    /// What the node itself says.
+    async fn ask(&self, method: &str, parameters: Value) -> Value {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters});
+        let upstream = self.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Ok(response) = self.http.post(upstream).json(&call).send().await else {
+            return Value::Null;
+        };
+        let answer: Value = response.json().await.unwrap_or_default();
+        answer.get("result").cloned().unwrap_or_default()
+    }
+
+    /// How many blocks below the newest the block is whose state is asked for.
+    async fn depth(&self, call: &Value) -> u64 {
+        let named = call.pointer("/params/1").cloned().unwrap_or_default();
+        let hash = named
+            .get("blockHash")
+            .or(Some(&named))
+            .filter(|hash| hash.as_str().is_some_and(|text| text.len() == 66));
+        let number = match hash {
+            Some(hash) => {
+                let block = self.ask("eth_getBlockByHash", json!([hash, false])).await;
+                block.get("number").and_then(quantity)
+            }
+            None => quantity(&named),
+        };
+        let head = quantity(&self.ask("eth_blockNumber", json!([])).await).unwrap_or_default();
+        number.map_or(0, |number| head.saturating_sub(number))
     }
 
     async fn forward(&self, call: Bytes) -> Response {
@@ -161,7 +212,18 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], reply.to_string())
             .into_response()
     };
-    match shared.next(method) {
+    let mut fault = shared.next(method);
+    if let Some(Misbehaviour::WiderThan { most, otherwise }) = fault {
+        fault = (blocks(&call) > most).then_some(*otherwise);
+    }
+    if let Some(Misbehaviour::StateOf(most)) = fault {
+        let refused = json!({"error": {"code": -32_000, "message": "missing trie node 1b2c"}});
+        return match shared.depth(&call).await > most {
+            true => reply(refused),
+            false => shared.forward(body).await,
+        };
+    }
+    match fault {
         None => shared.forward(body).await,
         Some(Misbehaviour::DropReply) => {
             shared.forward(body).await;
@@ -182,17 +244,33 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         }
         Some(Misbehaviour::Answer(result)) => reply(json!({"result": result})),
         Some(Misbehaviour::MostBlocks(most)) => {
-            let block = |field: &str| {
-                let text = call["params"][0][field].as_str().unwrap_or_default();
-                u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap_or_default()
-            };
-            if block("toBlock").saturating_sub(block("fromBlock")) < most {
+            if blocks(&call) <= most {
                 return shared.forward(body).await;
             }
             let message = format!("query returned more than {most} results");
             reply(json!({"error": {"code": -32_000, "message": message}}))
         }
+        Some(Misbehaviour::Body(text)) => {
+            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        Some(Misbehaviour::RetryAfter { status, text }) => {
+            let status = StatusCode::from_u16(status).expect("a status");
+            (status, [(header::RETRY_AFTER, text)], "").into_response()
+        }
+        Some(Misbehaviour::WiderThan { .. } | Misbehaviour::StateOf(_)) => {
+            shared.forward(body).await
+        }
     }
+}
+
+fn quantity(value: &Value) -> Option<u64> {
+    u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
+}
+
+/// How many blocks a call for logs spans.
+fn blocks(call: &Value) -> u64 {
+    let block = |place: &str| call.pointer(place).and_then(quantity).unwrap_or_default();
+    block("/params/0/toBlock").saturating_sub(block("/params/0/fromBlock")) + 1
 }
 
 #[expect(clippy::expect_used, reason = "a fixed reply")]

@@ -24,8 +24,10 @@ pub struct ChainRow {
     pub cursor: BlockRef,
     /// The sequence that the next task has; 0 while none is known.
     pub next_sequence: u64,
-    /// The block of the newest sequence that was seen.
+    /// The block up to which the sequence is proved to be whole: a hole that shows later is above it.
     pub sequence_block: u64,
+    /// The block up to which everything was read a second time, later.
+    pub second_number: u64,
 }
 
 /// A block of the ring.
@@ -92,11 +94,12 @@ impl Writer {
     ) -> Result<(), Error> {
         let doing = "saving the cursor";
         sqlx::query(
-            "insert into chains (chain_id, contract, genesis, cursor_number, cursor_hash, next_sequence, sequence_block)
-             values (?, ?, ?, ?, ?, ?, ?)
+            "insert into chains (chain_id, contract, genesis, cursor_number, cursor_hash, next_sequence, sequence_block,
+             second_number)
+             values (?, ?, ?, ?, ?, ?, ?, ?)
              on conflict (chain_id, contract) do update set cursor_number = excluded.cursor_number,
              cursor_hash = excluded.cursor_hash, next_sequence = excluded.next_sequence,
-             sequence_block = excluded.sequence_block",
+             sequence_block = excluded.sequence_block, second_number = excluded.second_number",
         )
         .bind(signed(board.chain_id))
         .bind(board.contract.to_string())
@@ -105,6 +108,7 @@ impl Writer {
         .bind(row.cursor.hash.to_string())
         .bind(signed(row.next_sequence))
         .bind(signed(row.sequence_block))
+        .bind(signed(row.second_number.min(row.cursor.number)))
         .execute(&mut *self.transaction)
         .await
         .map_err(Error::doing(doing))?;
@@ -133,10 +137,12 @@ impl Writer {
         .map_err(Error::doing(doing))?;
         sqlx::query(
             "delete from sightings where chain_id = ?1 and contract = ?2 and number <=
-             (select min(number) from blocks where chain_id = ?1 and contract = ?2)",
+             min(?3, (select min(number) from blocks where chain_id = ?1 and contract = ?2))",
         )
         .bind(signed(board.chain_id))
         .bind(board.contract.to_string())
+        // What is read again is known by them.
+        .bind(signed(row.second_number.min(row.sequence_block)))
         .execute(&mut *self.transaction)
         .await
         .map_err(Error::doing(doing))?;
@@ -237,7 +243,7 @@ impl Writer {
     }
 }
 
-const SELECT_CHAIN: &str = "select genesis, cursor_number, cursor_hash, next_sequence, sequence_block from chains where chain_id = ? and contract = ?";
+const SELECT_CHAIN: &str = "select genesis, cursor_number, cursor_hash, next_sequence, sequence_block, second_number from chains where chain_id = ? and contract = ?";
 
 impl Store {
     /// Where the watcher stands; none before its first block.
@@ -249,6 +255,23 @@ impl Store {
             .await
             .map_err(Error::doing("reading the cursor"))?;
         row.as_ref().map(chain_row).transpose()
+    }
+
+    /// The chains that a contract is followed on, by id and genesis.
+    pub async fn chains_of(&self, contract: &Address) -> Result<Vec<(u64, Hash)>, Error> {
+        let doing = "reading the chains of a contract";
+        let rows = sqlx::query("select chain_id, genesis from chains where contract = ?")
+            .bind(contract.to_string())
+            .fetch_all(&self.reader)
+            .await
+            .map_err(Error::doing(doing))?;
+        rows.iter()
+            .map(|row| {
+                let read = || Ok((row.try_get(0)?, row.try_get::<String, _>(1)?));
+                let (chain_id, genesis) = read().map_err(Error::doing(doing))?;
+                Ok((unsigned(chain_id), parse(&genesis)?))
+            })
+            .collect()
     }
 
     /// The ring of recent blocks, newest first.
@@ -329,15 +352,17 @@ fn chain_row(row: &SqliteRow) -> Result<ChainRow, Error> {
             row.try_get::<String, _>(2)?,
             row.try_get::<i64, _>(3)?,
             row.try_get::<i64, _>(4)?,
+            row.try_get::<i64, _>(5)?,
         ))
     };
-    let (genesis, number, hash, next, sequence_block) =
+    let (genesis, number, hash, next, sequence_block, second) =
         read().map_err(Error::doing("reading the cursor"))?;
     Ok(ChainRow {
         genesis: parse(&genesis)?,
         cursor: block(number, &hash)?,
         next_sequence: unsigned(next),
         sequence_block: unsigned(sequence_block),
+        second_number: unsigned(second),
     })
 }
 

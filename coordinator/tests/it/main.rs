@@ -6,6 +6,7 @@ mod crash;
 mod daemon;
 mod hostile;
 mod outcome;
+mod provider;
 mod rejection;
 mod stage;
 mod walk;

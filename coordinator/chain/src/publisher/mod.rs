@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Alarm, Alarms, Client, Confirmations, Error, Key, board::Board as Contract, endpoint::Endpoint,
-    transaction::FeeRule,
+    origin, transaction::FeeRule,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -129,8 +129,7 @@ impl Publisher {
         let board = Board { chain_id: client.chain_id(), contract: options.contract };
         let contract = Contract::new(client.clone(), options.contract);
         let domains = rights(&contract, &key, &options.domains).await?;
-        let engine = contract
-            .engine_id(&options.engine)
+        let engine = origin::engine_id(&contract, Some(&store), &options.engine)
             .await?
             .ok_or_else(|| Error::EngineNotRegistered(options.engine.clone()))?;
         let endpoint = client.endpoint().await?;

@@ -11,14 +11,17 @@ use super::Watcher;
 use crate::{Error, block::Log, range::any_of, submission};
 
 /// The events that are read.
+pub(super) const TOPICS: [B256; 5] = [
+    TaskBoard::Submitted::SIGNATURE_HASH,
+    TaskBoard::Published::SIGNATURE_HASH,
+    TaskBoard::PublishedDocument::SIGNATURE_HASH,
+    TaskBoard::Cancelled::SIGNATURE_HASH,
+    TaskBoard::Expired::SIGNATURE_HASH,
+];
+
+/// The filter for them.
 pub(super) fn topics() -> serde_json::Value {
-    any_of(&[
-        TaskBoard::Submitted::SIGNATURE_HASH,
-        TaskBoard::Published::SIGNATURE_HASH,
-        TaskBoard::PublishedDocument::SIGNATURE_HASH,
-        TaskBoard::Cancelled::SIGNATURE_HASH,
-        TaskBoard::Expired::SIGNATURE_HASH,
-    ])
+    any_of(&TOPICS)
 }
 
 /// The sequence of a submission.
@@ -186,9 +189,6 @@ impl Watcher {
         if !self.options.domains.is_empty() && !self.options.domains.contains(&domain) {
             return Ok(0);
         }
-        if let Err(malformed) = &submission.request {
-            tracing::warn!(task.id = %identity.task_id, "a task that cannot be run: {}", malformed.message);
-        }
         let task = writer.insert_task(&identity, &submission, now_ms).await?.local_id;
         let sighting = Sighting {
             task,
@@ -199,6 +199,9 @@ impl Watcher {
         };
         if !writer.see(&self.board, &sighting).await? {
             return Ok(0);
+        }
+        if let Err(malformed) = &submission.request {
+            tracing::warn!(task.id = %identity.task_id, "a task that cannot be run: {}", malformed.message);
         }
         writer.append(task, &Event::Included { block }, now_ms).await?;
         metrics::counter!("wasm_exec_chain_events_total", "event" => "included").increment(1);

@@ -1,35 +1,48 @@
 //! Logs become task rows and events, in one transaction with the cursor.
 //!
-//! Every poll is one look at one node: its newest block, the logs up to the block that the confirmations allow, and
-//! proof that the node did not change its mind meanwhile. The cursor moves only onto a block whose header the same
-//! node served, and never over a hole in the dense sequence of tasks. What is read twice changes nothing.
+//! Every poll is one look at one endpoint: its newest block, and the logs up to the block that the confirmations allow.
+//! The cursor moves only onto a block that descends from it, and never over a hole in the dense sequence of tasks; where
+//! nobody can count, the block up to which the sequence is proved is kept, and read from again when a hole shows. What
+//! is read twice changes nothing, and everything is.
 
 mod event;
+mod look;
 mod reorg;
+mod second;
+mod sequence;
 mod start;
 
 pub(crate) use event::Published;
-pub(crate) use start::deployment_block;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
+use sequence::Sequence;
 use store::{Board, ChainRow, RingBlock, Store};
 use task::{Address, BlockRef, Hash};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Alarm, Alarms, Client, Confirmations, Error,
-    block::{At, Header, Log},
-    endpoint::Endpoint,
+    Alarm, Alarms, Class, Client, Confirmations, Error,
+    block::{Header, Log},
     range::Width,
     wake,
 };
 
-/// A node keeps the state of at least this many recent blocks.
-const STATE_BLOCKS: u64 = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Between two looks at an endpoint whose nodes differ.
+const MOVED_PAUSE: Duration = Duration::from_millis(20);
+/// So many looks in a row that did not fit together, then another endpoint is asked.
+const MOST_MOVES: u32 = 20;
+/// Looks that fail for so long are an alarm: one that fails is none while another node answers.
+const TROUBLE_AFTER: Duration = Duration::from_secs(3);
+/// An answer that takes longer is slow.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// What the watcher reads.
 #[derive(Debug, Clone)]
@@ -48,6 +61,8 @@ pub struct Options {
     pub ours: Option<Address>,
     /// The most blocks that are asked for at once.
     pub max_range: u64,
+    /// Time until a block is looked at a second time, at the least; none for the chain's default.
+    pub second_look_after: Option<Duration>,
 }
 
 impl Options {
@@ -62,6 +77,7 @@ impl Options {
             poll_interval: None,
             ours: None,
             max_range: 2_000,
+            second_look_after: None,
         }
     }
 }
@@ -93,6 +109,21 @@ pub struct Watcher {
     idle_head: Option<Hash>,
     /// Looks in a row that found the same hole in the sequence.
     gaps: u32,
+    /// The next block that is read again because something is missing.
+    again_from: Option<u64>,
+    second_width: Width,
+    /// When the next range is looked at a second time, and up to which block.
+    second_at: Instant,
+    second_limit: u64,
+    /// Whether the filters in headers tell of all logs.
+    blooms: bool,
+    /// Looks in a row that failed on a range of logs, and that did not fit together.
+    log_failures: u32,
+    moves: u32,
+    /// Since when no look was good.
+    trouble_since: Option<Instant>,
+    /// When an endpoint was last told to contradict itself.
+    told_at: Mutex<Option<Instant>>,
 }
 
 impl Watcher {
@@ -122,6 +153,7 @@ impl Watcher {
         let confirmations =
             options.confirmations.unwrap_or_else(|| Confirmations::default_for(board.chain_id));
         let width = Width::new(options.max_range);
+        let second_limit = row.cursor.number;
         tracing::info!(
             contract = %options.contract, chain_id = board.chain_id, cursor = row.cursor.number,
             %confirmations, "watching the contract"
@@ -138,6 +170,15 @@ impl Watcher {
             row,
             idle_head: None,
             gaps: 0,
+            again_from: None,
+            second_width: width,
+            second_at: Instant::now(),
+            second_limit,
+            blooms: true,
+            log_failures: 0,
+            moves: 0,
+            trouble_since: None,
+            told_at: Mutex::default(),
         })
     }
 
@@ -170,7 +211,6 @@ impl Watcher {
             match self.poll().await {
                 Ok(progress) => {
                     pause = FIRST_PAUSE;
-                    self.alarms.clear(Alarm::ChainUnreachable);
                     if progress.more {
                         continue;
                     }
@@ -179,188 +219,87 @@ impl Watcher {
                         _ = heads.changed() => {}
                     }
                 }
-                Err(Error::Moved) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(Error::Moved) => tokio::time::sleep(MOVED_PAUSE).await,
                 Err(error) if error.retry() => {
-                    match error {
-                        Error::SequenceGap { .. } | Error::Lagging { .. } => {}
-                        _ => self.alarms.raise(Alarm::ChainUnreachable, error.to_string()),
-                    }
                     tracing::warn!(code = error.code(), "the chain was not read: {error}");
-                    tokio::time::sleep(error.retry_after().unwrap_or(pause).max(FIRST_PAUSE)).await;
+                    // What one endpoint did keeps nobody from asking the next one.
+                    let wait = match error.class() {
+                        Class::Elsewhere | Class::SmallerRange | Class::Here => {
+                            self.client.rests_for().max(MOVED_PAUSE)
+                        }
+                        Class::Never => pause,
+                    };
                     pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(wait).await;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Looks once, at one node.
+    /// Looks once, at one endpoint.
     pub async fn poll(&mut self) -> Result<Progress, Error> {
-        let endpoint = self.client.endpoint().await?;
-        let progress = self.look(&endpoint).await;
-        self.client.report(&endpoint, &progress);
+        let progress = match self.client.endpoint().await {
+            Ok(endpoint) => {
+                let looked = self.look(&endpoint).await;
+                let progress = self.steady(looked, endpoint.shown());
+                self.client.report(&endpoint, &progress);
+                progress
+            }
+            Err(error) => Err(error),
+        };
         match &progress {
             Ok(progress) => {
                 metrics::gauge!("wasm_exec_chain_cursor_block").set(progress.cursor.number as f64);
+                self.trouble_since = None;
+                self.alarms.clear(Alarm::ChainUnreachable);
                 self.alarms.clear(Alarm::ChainLagging);
-            }
-            Err(error @ Error::Lagging { .. }) => {
-                self.alarms.raise(Alarm::ChainLagging, error.to_string());
             }
             Err(error) => {
                 metrics::counter!("wasm_exec_chain_poll_failures_total", "code" => error.code())
                     .increment(1);
+                self.tell_trouble(error);
             }
         }
         progress
     }
 
-    async fn look(&mut self, endpoint: &Endpoint) -> Result<Progress, Error> {
-        let head = endpoint.head().await?;
-        let cursor = self.row.cursor;
-        if head.block().number < cursor.number {
-            return self.look_at_shorter_chain(endpoint, &head).await;
-        }
-        let target = self.target(endpoint, &head).await?;
-        if target <= cursor.number {
-            if self.idle_head != Some(head.block().hash) {
-                if endpoint.has(&cursor).await? != Some(true) {
-                    return self.go_back(endpoint).await;
-                }
-                self.idle_head = Some(head.block().hash);
-            }
-            return Ok(Progress { cursor, events: 0, more: false });
-        }
-        let from = cursor.number + 1;
-        let to = self.width.end(from, target);
-        let end = match to == head.block().number {
-            true => head.clone(),
-            false => endpoint.header(At::Number(to)).await?.ok_or(Error::Moved)?,
-        };
-        let counted = head.block().number - to <= STATE_BLOCKS;
-        let topics = event::topics();
-        let (logs, count) =
-            tokio::join!(endpoint.logs(self.board.contract, &topics, from, to), async {
-                match counted {
-                    true => start::task_count(endpoint, self.board.contract, to).await.map(Some),
-                    false => Ok(None),
-                }
-            });
-        let logs = match logs {
-            Err(error @ Error::TooMuch { .. }) => {
-                if self.width.shrink(to - from + 1) {
-                    return Ok(Progress { cursor, events: 0, more: true });
-                }
-                return Err(error);
-            }
-            other => other?,
-        };
-        // A node that cannot count for us is not asked to; the order of the sequence still tells of a hole.
-        let count = count.unwrap_or(None);
-        if endpoint.has(&end.block()).await? != Some(true) {
-            return Err(Error::Moved);
-        }
-        let continues = match to == from {
-            true => end.parent() == cursor.hash,
-            false => endpoint.has(&cursor).await? == Some(true),
-        };
-        if !continues {
-            return self.go_back(endpoint).await;
-        }
-        let next_sequence = self.check_sequence(endpoint, &logs, count).await?;
-        let events = self.commit(&logs, &end, next_sequence).await?;
-        self.width.grow();
-        self.client.announce_head();
-        Ok(Progress { cursor: self.row.cursor, events, more: to < target })
-    }
-
-    /// The newest block that the confirmations allow.
-    async fn target(&self, endpoint: &Endpoint, head: &Header) -> Result<u64, Error> {
-        let at = match self.confirmations {
-            Confirmations::Blocks(blocks) => {
-                return Ok(head.block().number.saturating_sub(blocks.saturating_sub(1)));
-            }
-            Confirmations::Safe => At::Safe,
-            Confirmations::Finalized => At::Finalized,
-        };
-        let header = endpoint.header(at).await?;
-        Ok(header.map_or(0, |header| header.block().number))
-    }
-
-    /// The node's chain ends below the cursor: it is behind, or its chain forked.
-    async fn look_at_shorter_chain(
+    /// Counts looks that did not fit together: an endpoint that never shows one chain is left for another.
+    fn steady(
         &mut self,
-        endpoint: &Endpoint,
-        head: &Header,
+        progress: Result<Progress, Error>,
+        endpoint: &str,
     ) -> Result<Progress, Error> {
-        let ring = self.store.ring(&self.board).await?;
-        let known = ring.iter().find(|known| known.block.number <= head.block().number);
-        match known {
-            Some(known) if endpoint.has(&known.block).await? == Some(false) => {
-                self.go_back(endpoint).await
-            }
-            _ => Err(Error::Lagging {
-                endpoint: endpoint.shown().to_owned(),
-                head: head.block().number,
-                cursor: self.row.cursor.number,
-            }),
+        if !matches!(progress, Err(Error::Moved)) {
+            self.moves = 0;
+            return progress;
         }
+        self.moves += 1;
+        if self.moves < MOST_MOVES {
+            return progress;
+        }
+        self.moves = 0;
+        let what = "its answers do not belong to one chain".to_owned();
+        let block = self.row.cursor.number;
+        Err(Error::Inconsistent { endpoint: endpoint.to_owned(), block, what })
     }
 
-    /// Holds the logs against the dense sequence and the contract's own count; answers the next sequence.
-    async fn check_sequence(
-        &mut self,
-        endpoint: &Endpoint,
-        logs: &[Log],
-        count: Option<u64>,
-    ) -> Result<u64, Error> {
-        let mut next = self.row.next_sequence;
-        for sequence in logs.iter().filter_map(event::sequence) {
-            if next != 0 && sequence > next {
-                return self.gap(endpoint, next, sequence).await;
-            }
-            next = next.max(sequence + 1);
+    /// Looks that fail for a while are an alarm, by what they fail with.
+    fn tell_trouble(&mut self, error: &Error) {
+        let alarm = match error {
+            // A hole has an alarm of its own.
+            Error::Moved | Error::SequenceGap { .. } => return,
+            Error::Lagging { .. } => Alarm::ChainLagging,
+            Error::Inconsistent { .. } => Alarm::ProviderInconsistent,
+            _ => Alarm::ChainUnreachable,
+        };
+        let since = *self.trouble_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= TROUBLE_AFTER {
+            self.alarms.raise(alarm, error.to_string());
         }
-        match count {
-            Some(count) if next != 0 && count >= next => self.gap(endpoint, next, count + 1).await,
-            // Nothing was known so far: the contract's count is where the sequence goes on.
-            Some(count) if next == 0 => Ok(count + 1),
-            _ => {
-                if self.gaps > 0 {
-                    tracing::info!("the missing events are here");
-                    self.gaps = 0;
-                    self.alarms.clear(Alarm::SequenceGap);
-                }
-                Ok(next)
-            }
+        if alarm == Alarm::ProviderInconsistent {
+            *self.told_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
-    }
-
-    /// Events are missing. The cursor stays; when reading the same blocks again did not help, it goes back to where
-    /// the sequence was whole.
-    async fn gap(&mut self, endpoint: &Endpoint, expected: u64, seen: u64) -> Result<u64, Error> {
-        self.gaps += 1;
-        let error = Error::SequenceGap { expected, seen };
-        metrics::counter!("wasm_exec_chain_sequence_gaps_total").increment(1);
-        tracing::warn!(endpoint = endpoint.shown(), tries = self.gaps, "{error}");
-        if self.gaps >= 3 {
-            self.alarms.raise(Alarm::SequenceGap, error.to_string());
-        }
-        if self.gaps.is_multiple_of(2) && self.row.sequence_block < self.row.cursor.number {
-            let whole = At::Number(self.row.sequence_block);
-            let header = endpoint.header(whole).await?.ok_or(Error::Moved)?;
-            self.row.cursor = header.block();
-            let ring = RingBlock { block: header.block(), parent: header.parent() };
-            let mut writer = self.store.begin().await?;
-            writer.cut_ring(&self.board, header.block().number).await?;
-            writer.save_chain(&self.board, &self.row, Some(&ring)).await?;
-            writer.commit().await?;
-            tracing::warn!(
-                cursor = header.block().number,
-                "reading again from where the sequence was whole"
-            );
-        }
-        Err(error)
     }
 
     /// Writes what was read and where the cursor is now.
@@ -368,17 +307,12 @@ impl Watcher {
         &mut self,
         logs: &[Log],
         end: &Header,
-        next_sequence: u64,
+        sequence: Sequence,
     ) -> Result<usize, Error> {
-        let newest =
-            logs.iter().filter(|log| event::sequence(log).is_some()).filter_map(Log::block);
         let row = ChainRow {
             cursor: end.block(),
-            next_sequence,
-            sequence_block: newest
-                .map(|block| block.number)
-                .max()
-                .unwrap_or(self.row.sequence_block),
+            next_sequence: sequence.next,
+            sequence_block: sequence.whole,
             ..self.row
         };
         let now_ms = store::now_ms();

@@ -11,6 +11,7 @@ mod binding;
 mod board;
 mod endpoint;
 mod hostile;
+mod provider;
 mod publish;
 mod recovery;
 mod reorg;

@@ -133,10 +133,10 @@ async fn e05_a_hole_that_was_passed_is_read_again_when_the_sequence_jumps() {
         stage.watcher_with(client(&proxy.url()).await, stage.watching()).await.unwrap();
     stage.submit(1).await;
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
-    // The node leaves a task out and cannot count tasks for us either.
+    // The node leaves a task out, each time it is asked, and cannot count tasks for us either.
     let no_state = Misbehaviour::Error { code: -32_000, message: "missing trie node".to_owned() };
     stage.submit(2).await;
-    proxy.misbehave("eth_getLogs", Misbehaviour::Answer(json!([])), 1);
+    proxy.misbehave("eth_getLogs", Misbehaviour::Answer(json!([])), 2);
     proxy.misbehave("eth_call", no_state, 100);
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!(stage.tasks().await, 1);
