@@ -171,7 +171,9 @@ impl std::fmt::Debug for Workshop {
 impl Workshop {
     /// Opens content store and runtime in the configuration's data folder.
     pub async fn open(config: &Config, limits: LimitPolicy) -> Result<Self, Error> {
-        let content = ipfs::Store::open(config.content_options(&config.content_cache())).await?;
+        let mut options = config.content_options(&config.content_cache());
+        options.probe_every = Some(config.content.probe_interval);
+        let content = ipfs::Store::open(options).await?;
         let launcher = launcher(config)?;
         let options = process::Options {
             cache_dir: config.compiled_cache(),

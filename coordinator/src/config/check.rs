@@ -193,6 +193,7 @@ impl Checker<'_> {
                 idle: self.span("ipfs_idle_timeout"),
                 total: self.span("ipfs_total_timeout"),
             },
+            probe_interval: self.span("ipfs_probe_interval"),
             cache_bytes: self.bytes("cache_bytes"),
             deadline: self.duration("content_deadline"),
         }

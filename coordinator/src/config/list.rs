@@ -97,8 +97,21 @@ pub static SETTINGS: &[Setting] = &[
         "longest wait for a connection to a gateway",
     ),
     open(CONTENT, "ipfs_idle_timeout", "TIME", Text("30s"), "longest silence of a gateway"),
-    open(CONTENT, "ipfs_total_timeout", "TIME", Text("5m"), "longest fetch of one file"),
-    open(CONTENT, "cache_bytes", "BYTES", Text("1GiB"), "size of the cache of fetched content"),
+    open(
+        CONTENT,
+        "ipfs_total_timeout",
+        "TIME",
+        Text("5m"),
+        "longest attempt at one file; the next one goes on with the blocks that it got",
+    ),
+    open(
+        CONTENT,
+        "ipfs_probe_interval",
+        "TIME",
+        Text("30s"),
+        "pause between two looks whether gateways, mirror, RPC and cache work",
+    ),
+    open(CONTENT, "cache_bytes", "BYTES", Text("1GiB"), "room for fetched content on the disk"),
     open(
         CONTENT,
         "content_deadline",

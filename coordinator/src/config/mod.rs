@@ -126,6 +126,8 @@ pub struct Content {
     pub api: Option<Url>,
     /// Limits of waiting.
     pub timeouts: ipfs::Timeouts,
+    /// Pause between two looks whether the places work.
+    pub probe_interval: Duration,
     /// Size of the cache.
     pub cache_bytes: u64,
     /// How long unavailable content is tried again for a task without a deadline.

@@ -47,3 +47,61 @@ fn a_module_that_is_neither_file_nor_cid_is_a_wrong_command_line() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("none.wasm"));
 }
+
+#[test]
+fn i7_what_is_a_cid_is_not_the_file_of_that_name() {
+    let folder = folder();
+    let cid = ipfs::cid_of_bytes(b"what the CID names", ipfs::CidVersion::V0).to_string();
+    std::fs::write(folder.path().join(&cid), "what the file has").unwrap();
+    std::fs::create_dir(folder.path().join("mirror")).unwrap();
+    let run = |module: &str, input: &[&str]| {
+        let output = coordinator(folder.path())
+            .args(["run", module, "--ipfs-mirror", "mirror"])
+            .args(input)
+            .output()
+            .unwrap();
+        text(&output.stderr)
+    };
+    let words = run(&cid, &[]);
+    assert!(
+        words.contains(&format!("module: CID {cid}; the file of that name is ./{cid}")),
+        "{words}"
+    );
+    assert!(words.contains("does not have"), "{words}");
+    let file = ipfs::cid_of_bytes(b"what the file has", ipfs::CidVersion::V0);
+    let words = run(&format!("./{cid}"), &["--input", &cid]);
+    assert!(words.contains(&format!("module: file ./{cid}, CID {file}")), "{words}");
+    assert!(words.contains(&format!("input: CID {cid}")), "{words}");
+}
+
+#[test]
+fn i9_a_profile_is_named_as_kubo_names_it() {
+    let folder = folder();
+    std::fs::write(folder.path().join("file"), vec![7; (1 << 20) + 1]).unwrap();
+    let cid = |arguments: &[&str]| {
+        let output =
+            coordinator(folder.path()).args(["cid", "file"]).args(arguments).output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    assert_eq!(cid(&["--profile", "legacy-cid-v0"]), cid(&[]));
+    assert_eq!(cid(&["--profile", "unixfs-v0-2015"]), cid(&["--cid-version", "0"]));
+    // Kubo's importer under the same parameters says the same: the tests of the content crate ask it.
+    let wide = cid(&["--profile", "unixfs-v1-2025"]);
+    assert!(wide.1.starts_with("bafybei"), "{wide:?}");
+    assert_ne!(wide, cid(&["--cid-version", "1"]));
+    assert_eq!(cid(&["--profile", "nothing"]).0, Some(2));
+    assert_eq!(cid(&["--profile", "test-cid-v1", "--cid-version", "1"]).0, Some(2));
+}
+
+#[test]
+fn i13_what_a_mirror_does_not_look_at_is_said() {
+    let folder = folder();
+    let mirror = folder.path().join("mirror");
+    std::fs::create_dir(&mirror).unwrap();
+    std::fs::File::create(mirror.join("large")).unwrap().set_len((1 << 30) + 1).unwrap();
+    let cid = ipfs::cid_of_bytes(b"nowhere", ipfs::CidVersion::V0).to_string();
+    let output =
+        coordinator(folder.path()).args(["run", &cid, "--ipfs-mirror", "mirror"]).output().unwrap();
+    let words = text(&output.stderr);
+    assert!(words.contains("large is larger than 1 GiB and was not looked at"), "{words}");
+}
