@@ -174,8 +174,15 @@ impl Cache {
         let folder = self.contents.join(&name.folder);
         fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
         let (sha256, size_bytes) = (draft.sha256(), draft.size_bytes());
-        let path = folder.join(name.sealed(&self.key, &cid, &sha256, size_bytes));
-        for _ in 0..ATTEMPTS {
+        let sealed = name.sealed(&self.key, &cid, &sha256, size_bytes);
+        let path = folder.join(&sealed);
+        for attempt in 0..ATTEMPTS {
+            // Whoever removes what is there, and takes its time over it, is not waited for: what follows the seal
+            // makes another name of it.
+            let path = match attempt {
+                0 => path.clone(),
+                _ => folder.join(format!("{sealed}.{}", unique())),
+            };
             // Replacing a file that another process was faster to add would take it from under its readers.
             match draft.place(&path)? {
                 Ok(file) => {
@@ -210,7 +217,9 @@ impl Cache {
         }
         let (sha256, size_bytes) = digest(&mut file).map_err(reading())?;
         let sealed = name.sealed(&self.key, cid, &sha256, size_bytes);
-        if path.file_name() != Some(OsStr::new(&sealed)) {
+        let found = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+        let rest = found.strip_prefix(sealed.as_bytes());
+        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b".")) {
             return Ok(Checked::Wrong);
         }
         // Only the order of eviction depends on it.
@@ -330,45 +339,54 @@ impl Name {
 struct Key([u8; 32]);
 
 impl Key {
-    /// The key of a folder; made there if it is missing. Of processes that make it at the same time, all get the same.
+    /// The key of a folder, made there if it is missing; of processes that make it at the same time, all get the same.
+    /// One that cannot be used, or that others can read, is replaced: what it sealed is fetched again.
     fn load_or_create(folder: &Path) -> Result<Self, Error> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
         let path = folder.join("key");
-        if fs::symlink_metadata(&path).is_err() {
-            let creating = || Error::io("creating", &path);
-            let random = Path::new("/dev/urandom");
-            let mut bytes = [0; 32];
-            File::open(random)
-                .and_then(|mut source| source.read_exact(&mut bytes))
-                .map_err(Error::io("reading", random))?;
-            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let draft = folder.join(format!(".key-{}-{number}", std::process::id()));
-            let _ = fs::remove_file(&draft);
-            let mut options = File::options();
-            let written = options
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&draft)
-                .and_then(|mut file| file.write_all(&bytes))
-                .and_then(|()| fs::hard_link(&draft, &path));
-            let _ = fs::remove_file(&draft);
-            match written {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(creating()(error));
-                }
-                _ => {}
+        match Self::load(&path) {
+            Ok(key) => return Ok(key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the cache's key is replaced");
+                fs::remove_file(&path)
+                    .or_else(|_| fs::remove_dir_all(&path))
+                    .map_err(Error::io("removing", &path))?;
             }
         }
-        let reading = || Error::io("reading", &path);
-        let mut file = open_regular(&path).map_err(reading())?;
-        if file.metadata().map_err(reading())?.mode() & 0o077 != 0 {
-            let open = io::Error::other("others than its owner can read it: remove it");
-            return Err(reading()(open));
+        match Self::create(folder, &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("creating", &path)(error));
+            }
+            _ => {}
+        }
+        Self::load(&path).map_err(Error::io("reading", &path))
+    }
+
+    fn load(path: &Path) -> io::Result<Self> {
+        let mut file = open_regular(path)?;
+        if file.metadata()?.mode() & 0o077 != 0 {
+            return Err(io::Error::other("others than its owner can read it"));
         }
         let mut bytes = [0; 32];
-        file.read_exact(&mut bytes).map_err(reading())?;
+        file.read_exact(&mut bytes)?;
         Ok(Self(bytes))
+    }
+
+    fn create(folder: &Path, path: &Path) -> io::Result<()> {
+        let mut bytes = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let draft = folder.join(format!(".key-{}", unique()));
+        let _ = fs::remove_file(&draft);
+        let mut options = File::options();
+        let created = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)
+            .and_then(|mut file| file.write_all(&bytes))
+            .and_then(|()| fs::hard_link(&draft, path));
+        let _ = fs::remove_file(&draft);
+        created
     }
 
     fn tag(&self) -> Hmac<Sha256> {
@@ -379,6 +397,12 @@ impl Key {
         }
         <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block)
     }
+}
+
+/// A name that no other task or process has now.
+fn unique() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Whether the file was still there.

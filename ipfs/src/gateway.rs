@@ -179,6 +179,11 @@ impl Gateway {
         self.standing().served_at.is_some_and(|at| at.elapsed() < PROVEN_FOR)
     }
 
+    /// Whether it works, as far as is known without asking.
+    pub(crate) fn seems_to_work(&self) -> bool {
+        self.is_proven() || self.pulse.works()
+    }
+
     /// Whether it works: it gave a block lately, or does what a gateway does when it is looked at. Without leave to
     /// look, what is known counts.
     pub(crate) async fn works(&self, may_probe: bool) -> bool {

@@ -37,7 +37,7 @@ pub struct Options {
     pub api: Option<Url>,
     /// The cache's folder, made if it is missing; processes may share one.
     pub cache: PathBuf,
-    /// Bytes above which the cache removes what was not used for longest. Default 1 GiB.
+    /// Bytes of the disk that the cache may take; above, what was not used for longest goes. Default 1 GiB.
     pub cache_bytes: u64,
     /// How long the network may take.
     pub timeouts: Timeouts,
@@ -108,7 +108,8 @@ impl Store {
             let mirror =
                 options.mirror.as_deref().map(|root| Mirror::open(root, plain_files, &memory));
             let mirror = mirror.transpose()?;
-            let cache = Cache::open(&options.cache, options.cache_bytes)?;
+            // The rest is for the blocks of what is not whole yet.
+            let cache = Cache::open(&options.cache, options.cache_bytes - options.cache_bytes / 8)?;
             Ok((options, mirror, cache))
         })
         .await?;
@@ -118,7 +119,7 @@ impl Store {
             timeouts: options.timeouts,
             may_probe: options.probe_every.is_some(),
         };
-        let shelf = Shelf::new(options.cache.join("block"), options.cache_bytes / 4);
+        let shelf = Shelf::new(options.cache.join("block"), options.cache_bytes / 8);
         Ok(Self(Arc::new_cyclic(|inner| Inner {
             blocks: Arc::new(blocks),
             cache: Arc::new(cache),

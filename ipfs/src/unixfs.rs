@@ -65,8 +65,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Entry<'_>, Malformed> {
                 }
                 false
             }
-            // Hash type, fan-out, mode and modification time say nothing about a file's bytes.
+            // Hash type, fan-out, mode and modification time say nothing about a file's bytes, but a reader that
+            // minds their form reads nothing at all.
             (5..=8, value) => {
+                if number == 8 {
+                    check_time(value.bytes()?)?;
+                } else {
+                    value.number()?;
+                }
                 rest.get_mut(number as usize - 5).is_some_and(|slot| slot.replace(value).is_some())
             }
             _ => return Err("an unknown field in UnixFS data"),
@@ -81,6 +87,19 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Entry<'_>, Malformed> {
         file_bytes,
         link_bytes,
     })
+}
+
+/// A modification time: seconds, and perhaps nanoseconds in four bytes.
+fn check_time(mut bytes: &[u8]) -> Result<(), Malformed> {
+    const WRONG: Malformed = "a modification time that is none";
+    if take_varint(&mut bytes)? != 0x08 {
+        return Err(WRONG);
+    }
+    take_varint(&mut bytes)?;
+    match bytes {
+        [] | [0x15, _, _, _, _] => Ok(()),
+        _ => Err(WRONG),
+    }
 }
 
 fn kind_of(number: u64) -> Result<Kind, Malformed> {
@@ -143,6 +162,10 @@ mod tests {
 
     #[test]
     fn what_the_format_forbids_is_refused() {
+        for bad in ["08023a0100", "0802380038", "08024200", "0802420308011d", "08024001"] {
+            assert!(decode(&hex::decode(bad).unwrap()).is_err(), "{bad}");
+        }
+        assert!(decode(&hex::decode("0802420708011500000001").unwrap()).is_ok());
         for bad in
             ["", "1800", "0806", "08020802", "080218001800", "08024801", "0802120aff", "08022201ff"]
         {

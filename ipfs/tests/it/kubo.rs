@@ -283,3 +283,68 @@ async fn i3_no_file_reads_differently_here_than_in_kubo() {
     }
     assert_eq!(read, 10);
 }
+
+/// Three files that readers were seen to differ on, by their published CIDs.
+#[tokio::test]
+async fn i3_i10_the_files_that_readers_were_seen_to_differ_on() {
+    let affine = hex::decode(
+        "0061736d0100000001080160037e7e7e017e03020100070a0106616666696e6500000a0c010a00200020017e20027c0b0013046e616d65020c010003000161010162020163",
+    )
+    .unwrap();
+    let fib = hex::decode(
+        "0061736d0100000001060160017e017e030201000707010366696200000a2d012b01027e420121020240034020004200570d012002200120027c21022101200042017d21000c000b0b20010b0024046e616d65020c01000300016e010161020162030f0100020004646f6e6501047374657000470178",
+    )
+    .unwrap();
+    let node_of = |leaf: &[u8], name: &str, unixfs: Vec<u8>| {
+        let mut link = [vec![0x0a, 36], raw_cid(leaf).to_bytes()].concat();
+        link.extend([0x12, name.len() as u8]);
+        link.extend(name.as_bytes());
+        link.extend([0x18, leaf.len() as u8]);
+        let mut block = [vec![0x12, link.len() as u8], link].concat();
+        block.push(0x0a);
+        // The length of what follows, in one or two bytes.
+        let length = unixfs.len();
+        if length >= 0x80 {
+            block.extend([length as u8 | 0x80, (length >> 7) as u8]);
+        } else {
+            block.push(length as u8);
+        }
+        [block, unixfs].concat()
+    };
+    let both =
+        [vec![8, 2, 0x12, fib.len() as u8], fib.clone(), vec![0x18, 0xbb, 1, 0x20, 69]].concat();
+    let text = vec![b'x'; 100];
+    for (leaf, block, cid, code) in [
+        (
+            &affine,
+            node_of(&affine, "", both),
+            "bafybeif42t5r2j4krczskx7axnfm5zezetutl5mzfsxt35z2uhgelgpbfy",
+            "malformed_block",
+        ),
+        (
+            &text,
+            node_of(&text, "evil", vec![8, 2, 0x18, 100, 0x20, 100]),
+            "bafybeia6mhjbog3jaenqtyzfiq73y2ru5bq4oghtrezvg5jsyt4kwkwbn4",
+            "malformed_block",
+        ),
+        (
+            &text,
+            node_of(&text, "", vec![8, 2, 0x20, 100]),
+            "bafybeiafncchyg3xgyfjihazru44kszpl347meumqlzijfeetknlccxv5m",
+            "empty",
+        ),
+    ] {
+        let cid: ipfs::Cid = cid.parse().unwrap();
+        assert!(cid.verify(&block), "{cid}");
+        let leaf = leaf.clone();
+        let gateway = Liar::start(move |line, _| {
+            if line.contains(&raw_cid(&leaf).to_string()) { ok(&leaf) } else { ok(&block) }
+        })
+        .await;
+        let scene = Scene::new(&[&gateway.root]).await;
+        match scene.store.fetch(&cid, &Budget::default()).await {
+            Ok(content) => assert_eq!((content.size_bytes(), code), (0, "empty")),
+            Err(error) => assert_eq!((error.code(), error.retry()), (code, false), "{error}"),
+        }
+    }
+}
