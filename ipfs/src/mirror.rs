@@ -359,7 +359,7 @@ impl Index {
             }
         }
         self.rebuild();
-        unread.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        unread.sort_by_key(|(size_bytes, ..)| *size_bytes);
         let wanted = wanted.as_v1();
         for (_, path, stamp) in unread {
             if self.blocks.contains_key(&wanted) {
