@@ -241,12 +241,20 @@ impl Scene {
     /// # Errors
     /// When the contract would not take it.
     pub async fn send(&self, submission: &Submission) -> Result<B256, Fault> {
+        self.send_as(CLIENT, submission).await
+    }
+
+    /// Sends one submission as one of the chain's accounts, and waits for nothing.
+    ///
+    /// # Errors
+    /// When the contract would not take it.
+    pub async fn send_as(&self, account: usize, submission: &Submission) -> Result<B256, Fault> {
         let request = submission.encode()?;
         let call = self
             .board
             .submit(request.terms, request.module, request.input, request.entry, request.extra)
             .value(U256::from(request.fee))
-            .from(self.client());
+            .from(self.anvil.address(account));
         Ok(*call.send().await?.tx_hash())
     }
 
@@ -275,7 +283,19 @@ impl Scene {
     /// # Errors
     /// When the contract does not take it.
     pub async fn submit_one(&self, submission: &Submission) -> Result<TaskId, Fault> {
-        let hash = self.send(submission).await?;
+        self.submit_one_as(CLIENT, submission).await
+    }
+
+    /// Submits one task as one of the chain's accounts.
+    ///
+    /// # Errors
+    /// When the contract does not take it.
+    pub async fn submit_one_as(
+        &self,
+        account: usize,
+        submission: &Submission,
+    ) -> Result<TaskId, Fault> {
+        let hash = self.send_as(account, submission).await?;
         let receipt = receipt(self.board.provider(), hash).await?;
         succeeded(&receipt)?;
         let log = receipt.logs().first().ok_or("the submission logged nothing")?;

@@ -154,17 +154,32 @@ fn command(pid: u32) -> String {
 }
 
 async fn counts(scene: &Scene) -> Result<Vec<(String, i64)>, Fault> {
-    let copy = tempfile::tempdir()?;
-    for name in ["coordinator.sqlite", "coordinator.sqlite-wal"] {
-        let from = scene.data().join(name);
-        if from.exists() {
-            fs::copy(from, copy.path().join(name))?;
-        }
-    }
-    let store = Store::open(&copy.path().join("coordinator.sqlite")).await?;
-    let counts = store.counts().await?;
-    store.close().await;
+    let copy = Copy::of(scene).await?;
+    let counts = copy.store.counts().await?;
+    copy.store.close().await;
     Ok(counts)
+}
+
+/// A copy of the coordinator's database: the original belongs to the coordinator, and to nobody else at a time.
+struct Copy {
+    store: Store,
+    _folder: tempfile::TempDir,
+}
+
+impl Copy {
+    /// Copies the files. Beside a coordinator that works the copy may be torn: that is an error here or a row too many,
+    /// and whoever asks asks again.
+    async fn of(scene: &Scene) -> Result<Self, Fault> {
+        let folder = tempfile::tempdir()?;
+        for name in ["coordinator.sqlite", "coordinator.sqlite-wal"] {
+            let from = scene.data().join(name);
+            if from.exists() {
+                fs::copy(from, folder.path().join(name))?;
+            }
+        }
+        let store = Store::open(&folder.path().join("coordinator.sqlite")).await?;
+        Ok(Self { store, _folder: folder })
+    }
 }
 
 /// Files that a stopped coordinator has no use for: in its data folder, and in the mirror all blocks but these.
@@ -194,8 +209,13 @@ fn belongs(path: &Path) -> bool {
     match path.components().count() {
         1 => ["coordinator.sqlite", "lock"].contains(&name.as_ref()),
         _ => {
-            let is_digest = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_digest || name.ends_with(".compiled") || name == "key" || name == "lock"
+            let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_digest = name.len() == 64 && is_hex(&name);
+            // What is fetched: a tag of the CID, and the digest.
+            let is_sealed = name.split_once('-').is_some_and(|(tag, rest)| {
+                tag.len() == 40 && rest.len() == 64 && is_hex(tag) && is_hex(rest)
+            });
+            is_digest || is_sealed || name.ends_with(".compiled") || name == "key" || name == "lock"
         }
     }
 }
@@ -221,7 +241,8 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn rows(scene: &Scene, withheld_is_well: bool) -> Result<Vec<String>, Fault> {
-    let store = Store::open(&scene.data().join("coordinator.sqlite")).await?;
+    let copy = Copy::of(scene).await?;
+    let store = &copy.store;
     let mut left = Vec::new();
     let mut filter = Filter { limit: 500, ..Filter::default() };
     loop {

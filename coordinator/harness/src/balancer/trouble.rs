@@ -60,25 +60,23 @@ const STATUSES: [(u16, Option<u64>); 6] =
     [(429, None), (429, Some(1)), (500, None), (502, None), (503, Some(1)), (504, None)];
 
 impl Weather {
-    /// All of it, as bad as it gets.
+    /// All of it, so many percent of as bad as it gets.
     #[must_use]
-    pub fn storm() -> Self {
-        Self {
-            behind: 400,
-            most_behind: 3,
-            troubles: vec![
-                (Trouble::NoHeader, 40),
-                (Trouble::NoLogs, 40),
-                (Trouble::Quota, 15),
-                (Trouble::Status, 15),
-                (Trouble::Slow, 15),
-                (Trouble::Late, 1),
-                (Trouble::LostReply, 8),
-                (Trouble::LostCall, 8),
-                (Trouble::HalfOpen, 1),
-                (Trouble::Cut, 5),
-            ],
-        }
+    pub fn storm(percent: u64) -> Self {
+        let troubles = [
+            (Trouble::NoHeader, 40),
+            (Trouble::NoLogs, 40),
+            (Trouble::Quota, 15),
+            (Trouble::Status, 15),
+            (Trouble::Slow, 15),
+            (Trouble::Late, 1),
+            (Trouble::LostReply, 8),
+            (Trouble::LostCall, 8),
+            (Trouble::HalfOpen, 1),
+            (Trouble::Cut, 5),
+        ];
+        let troubles = troubles.map(|(trouble, permille)| (trouble, permille * percent / 100));
+        Self { behind: 400 * percent / 100, most_behind: 3, troubles: troubles.to_vec() }
     }
 
     /// Whether nothing goes wrong.

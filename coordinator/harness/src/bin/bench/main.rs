@@ -1,8 +1,11 @@
 //! Measures the coordinator end to end, each figure beside its floor from the same run, and prints a table.
 //!
-//! `bench [--tasks N] [--queued N]`: progress on stderr, Markdown on stdout. Nothing here fails for being slow.
+//! `bench [--tasks N] [--queued N] [--events N] [--hostile N]
+//! [--only latency|rate|memory|hostile|catchup]`: progress on stderr, Markdown on stdout. Nothing here fails for being slow.
 
+mod catchup;
 mod floor;
+mod hostile;
 mod memory;
 
 use std::{
@@ -24,12 +27,18 @@ const SEQUENTIAL: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How many tasks are measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Options {
+    /// One measurement alone.
+    only: Option<String>,
     /// At once, for the rate.
     tasks: usize,
     /// Waiting, for the memory.
     queued: usize,
+    /// Events that were missed, for catching up.
+    events: usize,
+    /// Hostile tasks at the most, for what honest ones feel of them.
+    hostile: usize,
 }
 
 /// A row of the table.
@@ -65,13 +74,20 @@ async fn main() -> ExitCode {
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Fault> {
-    let mut options = Options { tasks: 1_000, queued: 10_000 };
+    let mut options =
+        Options { only: None, tasks: 1_000, queued: 10_000, events: 100_000, hostile: 900 };
     while let Some(word) = words.next() {
-        let number = words.next().and_then(|text| text.parse().ok());
-        let number = number.ok_or_else(|| format!("{word} needs a number"))?;
+        let text = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+        if word == "--only" {
+            options.only = Some(text);
+            continue;
+        }
+        let number = text.parse().map_err(|_| format!("{word} needs a number"))?;
         match word.as_str() {
             "--tasks" => options.tasks = number,
             "--queued" => options.queued = number,
+            "--events" => options.events = number,
+            "--hostile" => options.hostile = number,
             _ => return Err(format!("{word} is not known").into()),
         }
     }
@@ -80,53 +96,134 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Fault> {
 
 async fn run() -> Result<Vec<Row>, Fault> {
     let options = options(std::env::args().skip(1))?;
+    let wants = |what: &str| options.only.as_deref().is_none_or(|only| only == what);
+    let mut rows = Vec::new();
+    if wants("latency") || wants("rate") {
+        rows.extend(usual(&options, wants("latency"), wants("rate")).await?);
+    }
+    if wants("memory") {
+        rows.push(waiting(options.queued).await?);
+    }
+    if wants("hostile") {
+        rows.extend(beside_hostile(options.hostile).await?);
+    }
+    if wants("catchup") {
+        rows.extend(catching_up(options.events).await?);
+    }
+    Ok(rows)
+}
+
+/// How long tasks take one after the other, and how many go through at once.
+async fn usual(options: &Options, latency: bool, sustained: bool) -> Result<Vec<Row>, Fault> {
     eprintln!("floors");
     let mut runs = floor::runs(SEQUENTIAL).await?;
     let mut publications = floor::publications(SEQUENTIAL).await?;
-    let runs_per_second = floor::runs_per_second(options.tasks).await?;
-    let mean = publications.iter().sum::<Duration>().as_secs_f64() / SEQUENTIAL as f64;
-    let floor = format!(
-        "{} / {}: raw `publish` {} / {} + bare `executor run` {} / {}",
-        millis(percentile(&mut publications, 50) + percentile(&mut runs, 50)),
-        millis(percentile(&mut publications, 95) + percentile(&mut runs, 95)),
-        millis(percentile(&mut publications, 50)),
-        millis(percentile(&mut publications, 95)),
-        millis(percentile(&mut runs, 50)),
-        millis(percentile(&mut runs, 95)),
-    );
+    let mut rows = Vec::new();
+    if latency {
+        eprintln!("{SEQUENTIAL} tasks, one after the other");
+        let mut latencies = latencies().await?;
+        rows.push(Row {
+            what: "event to mined result, median / 95th percentile (ms)",
+            measured: format!(
+                "{} / {}",
+                millis(percentile(&mut latencies, 50)),
+                millis(percentile(&mut latencies, 95))
+            ),
+            floor: format!(
+                "{} / {}: raw `publish` {} / {} + bare `executor run` {} / {}",
+                millis(percentile(&mut publications, 50) + percentile(&mut runs, 50)),
+                millis(percentile(&mut publications, 95) + percentile(&mut runs, 95)),
+                millis(percentile(&mut publications, 50)),
+                millis(percentile(&mut publications, 95)),
+                millis(percentile(&mut runs, 50)),
+                millis(percentile(&mut runs, 95)),
+            ),
+        });
+    }
+    if sustained {
+        let runs_per_second = floor::runs_per_second(options.tasks).await?;
+        let mean = publications.iter().sum::<Duration>().as_secs_f64() / SEQUENTIAL as f64;
+        eprintln!("{} tasks at once", options.tasks);
+        let (rate, transactions) = rate(options.tasks).await?;
+        let tasks = options.tasks;
+        rows.push(Row {
+            what: "sustained tasks, submission to result on chain (1/s)",
+            measured: format!("{rate:.0}, in {transactions} transactions for {tasks} tasks"),
+            floor: format!(
+                "{:.0} raw `publish` one by one, {runs_per_second:.0} bare `executor run` on all cores",
+                1.0 / mean
+            ),
+        });
+    }
+    Ok(rows)
+}
 
-    eprintln!("{SEQUENTIAL} tasks, one after the other");
-    let mut latencies = latencies().await?;
-    let mut rows = vec![Row {
-        what: "event to mined result, median / 95th percentile (ms)",
-        measured: format!(
-            "{} / {}",
-            millis(percentile(&mut latencies, 50)),
-            millis(percentile(&mut latencies, 95))
-        ),
-        floor,
-    }];
-
-    eprintln!("{} tasks at once", options.tasks);
-    let (rate, transactions) = rate(options.tasks).await?;
-    rows.push(Row {
-        what: "sustained tasks, submission to result on chain (1/s)",
-        measured: format!("{rate:.0}, in {transactions} transactions for {} tasks", options.tasks),
-        floor: format!(
-            "{:.0} raw `publish` one by one, {runs_per_second:.0} bare `executor run` on all cores",
-            1.0 / mean
-        ),
-    });
-
-    eprintln!("{} tasks that wait", options.queued);
-    let memory = memory::with_queued(options.queued).await?;
+/// What so many tasks that wait cost in memory.
+async fn waiting(queued: usize) -> Result<Row, Fault> {
+    eprintln!("{queued} tasks that wait");
+    let memory = memory::with_queued(queued).await?;
     let empty = memory::with_queued(0).await?;
-    rows.push(Row {
+    Ok(Row {
         what: "memory of the coordinator with 10,000 queued tasks, peak / then (MiB)",
         measured: format!("{:.1} / {:.1}", memory.peak_mib, memory.now_mib),
         floor: format!("{:.1} / {:.1} with none", empty.peak_mib, empty.now_mib),
-    });
+    })
+}
+
+/// What honest tasks feel of hostile ones.
+async fn beside_hostile(most: usize) -> Result<Vec<Row>, Fault> {
+    eprintln!("honest tasks beside no others");
+    let mut idle = hostile::latencies(0, hostile::Hold::Fetches).await?;
+    let floor = format!(
+        "{} / {} beside none",
+        millis(percentile(&mut idle, 50)),
+        millis(percentile(&mut idle, 99))
+    );
+    let mut rows = Vec::new();
+    for (what, number, hold) in [
+        ("honest tasks beside 9 free ones whose content never comes", 9, hostile::Hold::Fetches),
+        (
+            "honest tasks beside 900 free ones whose content never comes",
+            most,
+            hostile::Hold::Fetches,
+        ),
+        ("honest tasks beside 9 free ones that run for 30 s", 9, hostile::Hold::Runs),
+        ("honest tasks beside 900 free ones that run for 30 s", most, hostile::Hold::Runs),
+    ] {
+        eprintln!("{what} ({number})");
+        let mut times = hostile::latencies(number, hold).await?;
+        rows.push(Row {
+            what,
+            measured: format!(
+                "{} / {} (median / 99th percentile, ms)",
+                millis(percentile(&mut times, 50)),
+                millis(percentile(&mut times, 99))
+            ),
+            floor: floor.clone(),
+        });
+    }
     Ok(rows)
+}
+
+/// How long it takes to read what was missed.
+async fn catching_up(events: usize) -> Result<Vec<Row>, Fault> {
+    eprintln!("{events} events to catch up with");
+    let catchup::Measured { events, blocks, raw, taken, passed } = catchup::measure(events).await?;
+    let floor = format!("{:.2} s: paging and decoding alone", raw.as_secs_f64());
+    let row = |what, (took, memory): (Duration, memory::Memory)| Row {
+        what,
+        measured: format!(
+            "{:.2} s ({:.1}x) for {events} events in {blocks} blocks, peak {:.1} MiB",
+            took.as_secs_f64(),
+            took.as_secs_f64() / raw.as_secs_f64(),
+            memory.peak_mib
+        ),
+        floor: floor.clone(),
+    };
+    Ok(vec![
+        row("catching up, all tasks of another domain", passed),
+        row("catching up, all tasks taken and found answered", taken),
+    ])
 }
 
 /// A chain with the contract, and a mirror with the samples.

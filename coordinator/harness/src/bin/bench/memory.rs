@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::scene::Fault;
+use harness::{Daemon, scene::Fault};
 use task_board::Submission;
 
 /// Resident memory as the kernel counts it.
@@ -43,15 +43,20 @@ pub(crate) async fn with_queued(tasks: usize) -> Result<Memory, Fault> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     eprintln!("{tasks} tasks wait after {:.1} s", began.elapsed().as_secs_f64());
+    let memory = of(&daemon);
+    daemon.stop(Duration::from_secs(10)).await?;
+    memory
+}
+
+/// The memory of a coordinator.
+pub(crate) fn of(daemon: &Daemon) -> Result<Memory, Fault> {
     let pid = daemon.pid().ok_or("the coordinator has ended")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mib = |name: &str| -> Option<f64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim_start_matches(':').split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
     };
-    let (peak, now) = (mib("VmHWM"), mib("VmRSS"));
-    daemon.stop(Duration::from_secs(10)).await?;
-    match (peak, now) {
+    match (mib("VmHWM"), mib("VmRSS")) {
         (Some(peak_mib), Some(now_mib)) => Ok(Memory { peak_mib, now_mib }),
         _ => Err("the kernel does not say how much memory a process has".into()),
     }

@@ -17,6 +17,8 @@ use crate::{Options, Phase};
 
 /// The code in `/readyz` that only an operator clears.
 const VIOLATED: &str = "finality_violated";
+/// How long the operator goes on asking.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(90);
 /// How long the operator's command may take.
 const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 /// How long a coordinator has to end when it is asked to.
@@ -102,7 +104,10 @@ impl<'a> Fate<'a> {
             }
             if now == Phase::Storm && Instant::now() > next {
                 witness.look();
-                self.strike(&phase).await?;
+                if let Err(fault) = self.strike(&phase).await {
+                    broken.push(fault.to_string());
+                    self.start()?;
+                }
                 next = self.next();
             }
             match (self.is_violated().await, violated) {
@@ -114,10 +119,20 @@ impl<'a> Fate<'a> {
                 }
                 (true, Some(since)) if since.elapsed() > patience => {
                     match self.accept().await? {
-                        Ok(()) => self.count("branches that the operator accepted"),
-                        Err(why) => broken.push(why),
+                        Ok(()) => {
+                            self.count("branches that the operator accepted");
+                            violated = None;
+                        }
+                        // The coordinator was killed meanwhile, or does not reach its chain: once more.
+                        Err(_) if since.elapsed() < ACCEPTED_WITHIN => {
+                            self.count("commands of the operator that were to be repeated");
+                            patience = since.elapsed() + Duration::from_secs(2);
+                        }
+                        Err(why) => {
+                            broken.push(why);
+                            violated = None;
+                        }
                     }
-                    violated = None;
                 }
                 (true, Some(_)) => {}
             }

@@ -44,10 +44,12 @@ pub(crate) struct Options {
     reorg_permille: u64,
     /// How long the coordinator has to finish everything once the weather is good.
     quiet_s: u64,
+    /// How much of what goes wrong between coordinator and nodes does so, in percent.
+    trouble: u64,
 }
 
 const USAGE: &str = "usage: soak [--minutes M] [--rate TASKS-A-SECOND] [--seed S] [--confirmations N] \
-                     [--block-ms MS] [--reorgs PERMILLE] [--quiet SECONDS]";
+                     [--block-ms MS] [--reorgs PERMILLE] [--quiet SECONDS] [--trouble PERCENT]";
 
 /// How the run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +146,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Fault> {
         block_ms: 1_000,
         reorg_permille: 80,
         quiet_s: 180,
+        trouble: 100,
     };
     while let Some(word) = words.next() {
         let text = words.next().unwrap_or_default();
@@ -161,6 +164,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Fault> {
             "--block-ms" => options.block_ms = whole()?.max(2),
             "--reorgs" => options.reorg_permille = whole()?,
             "--quiet" => options.quiet_s = whole()?,
+            "--trouble" => options.trouble = whole()?,
             _ => return Err(format!("{word} is not known").into()),
         }
     }
@@ -187,7 +191,7 @@ async fn play(options: Options, scene: &Scene) -> Result<Findings, Fault> {
     let mut oracle = Oracle::new(scene);
     let (phase, phases) = watch::channel(Phase::Storm);
     let (unmined, waiting) = watch::channel(0);
-    balancer.set(Weather::storm());
+    balancer.set(Weather::storm(options.trouble));
     eprintln!("{options:?}, in {}", scene.folder().display());
 
     let storm = Duration::from_secs_f64(options.minutes * 60.0);
@@ -286,7 +290,7 @@ async fn settle(
         if counts.is_some()
             && busy.is_empty()
             && read
-            && witness::rows(scene, true).await?.is_empty()
+            && witness::rows(scene, true).await.is_ok_and(|rows| rows.is_empty())
         {
             eprintln!(
                 "{:5} s: everything has settled, {} s after the storm",
@@ -296,7 +300,7 @@ async fn settle(
             return Ok(Vec::new());
         }
         if quiet.elapsed() > bound {
-            let rows = witness::rows(scene, true).await?;
+            let rows = witness::rows(scene, true).await.unwrap_or_else(|why| vec![why.to_string()]);
             let shown = rows.iter().take(10).cloned().collect::<Vec<_>>().join("; ");
             return Ok(vec![format!(
                 "not settled {} s after the storm: head {head}, cursor {cursor}, {unmined} submissions not mined, \
