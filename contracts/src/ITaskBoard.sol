@@ -260,7 +260,8 @@ interface ITaskBoard {
 
     /// @notice Publishes a result as the SHA-256 of its document.
     /// @param answer id, tag, engine and status; see "Answer"
-    /// @param anchorNumber a recent block (at most 256 back, not the current one) at or after the task's own
+    /// @param anchorNumber a recent block at or after the task's own, not the current one: at most 256 back, and at most
+    /// 8191 on a chain with EIP-2935, whose history is asked only when the EVM does not know the block any more
     /// @param anchorHash that block's hash; with another hash on this chain the call reverts
     function publish(uint256 answer, bytes32 digest, uint256 anchorNumber, bytes32 anchorHash) external;
 

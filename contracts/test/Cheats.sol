@@ -23,6 +23,8 @@ interface Vm {
     function deal(address account, uint256 balance) external;
     function warp(uint256 timestamp) external;
     function roll(uint256 number) external;
+    function etch(address account, bytes calldata code) external;
+    function store(address account, bytes32 slot, bytes32 value) external;
     function setBlockhash(uint256 number, bytes32 hash) external;
     function assume(bool condition) external pure;
     function expectRevert(bytes calldata data) external;

@@ -6,6 +6,10 @@ import {vm, Vm} from "./Cheats.sol";
 import {Board, KEPT, AGAIN, answerOf} from "./Board.sol";
 
 contract PublishTest is Board {
+    /// @dev The code of EIP-2935's contract.
+    bytes private constant HISTORY_CODE =
+        hex"3373fffffffffffffffffffffffffffffffffffffffe14604657602036036042575f35600143038111604257611fff81430311604257611fff9006545f5260205ff35b5f5ffd5b5f35611fff60014303065500";
+
     function test_a_digest_is_published_once() public {
         uint64 id = submitFree();
         expectPublished(id, OK, DIGEST);
@@ -80,6 +84,38 @@ contract PublishTest is Board {
         board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash);
         vm.expectRevert(abi.encodeWithSelector(ITaskBoard.WrongAnchor.selector, 5000, 0, 0));
         board.publish(answer(id, OK), DIGEST, 5000, 0);
+    }
+
+    /// On a chain with EIP-2935 an anchor reaches 8191 blocks back; what answers there in another way is no hash.
+    function test_t6_the_history_of_a_chain_extends_an_anchor_s_reach() public {
+        address history = 0x0000F90827F1C53a10cb7A02335B175320002935;
+        uint64 id = submit(1 ether, terms(0, 0, 0));
+        bytes memory wrong = abi.encodeWithSelector(ITaskBoard.WrongAnchor.selector, anchorNumber, anchorHash, 0);
+        vm.startPrank(COORDINATOR);
+        vm.roll(anchorNumber + 300);
+        vm.etch(history, "");
+        vm.expectRevert(wrong);
+        board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash);
+        vm.etch(history, hex"5b5f56"); // never ends
+        vm.expectRevert(wrong);
+        board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash);
+        vm.etch(history, HISTORY_CODE);
+        vm.expectRevert(wrong);
+        board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash); // nothing is stored
+        vm.store(history, bytes32(uint256(anchorNumber) % 8191), anchorHash);
+        vm.roll(anchorNumber + 8192);
+        vm.expectRevert(wrong);
+        board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash);
+        vm.roll(anchorNumber);
+        vm.expectRevert(wrong);
+        board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash);
+        vm.roll(anchorNumber + 8191);
+        vm.expectRevert(
+            abi.encodeWithSelector(ITaskBoard.WrongAnchor.selector, anchorNumber, bytes32("other"), anchorHash)
+        );
+        board.publish(answer(id, OK), DIGEST, anchorNumber, "other");
+        board.publish(answer(id, OK), DIGEST, anchorNumber, anchorHash);
+        vm.assertEq(board.credit(COORDINATOR), 1 ether, "paid");
     }
 
     function test_a_kept_task_is_not_published_after_its_deadline() public {

@@ -31,7 +31,9 @@ const LOG_BYTE: u64 = 8;
 const WORD: u64 = 32;
 
 /// Dispatch, anchor and the head.
-const CALL: u64 = 2_000 + COLD_SLOT;
+const CALL: u64 = 2_000 + COLD_SLOT + HISTORY;
+/// An anchor that only EIP-2935's history knows: a cold account and a cold slot of it.
+const HISTORY: u64 = 2_600 + COLD_SLOT + 300;
 /// Checks and bookkeeping of one item beside its slots and log.
 const ITEM: u64 = 1_200;
 /// A kept task's two slots, their clearing, a new credit and its log, besides a digest of the document.
