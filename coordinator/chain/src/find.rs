@@ -23,8 +23,6 @@ pub struct FoundSubmission {
     pub submission: Submission,
     /// Where it stands.
     pub block: BlockRef,
-    /// Its block and the place of its log in it.
-    pub(crate) order: (u64, u64),
 }
 
 /// A task's result as it stands on chain.
@@ -81,13 +79,7 @@ impl Board {
         let logs = self.search(&topics, from_block, true).await?;
         let Some((log, block)) = first(&logs) else { return Ok(None) };
         let read = submission::read(self.client().chain_id(), self.contract(), log);
-        let order = log.order();
-        Ok(read.ok().map(|(identity, submission)| FoundSubmission {
-            identity,
-            submission,
-            block,
-            order,
-        }))
+        Ok(read.ok().map(|(identity, submission)| FoundSubmission { identity, submission, block }))
     }
 
     /// Looks for a task's submission and then for its result, beginning at `from_block` or the contract's deployment.
@@ -110,44 +102,51 @@ impl Board {
         })
     }
 
-    /// Looks for the result of a submission that was found. A publication that does not belong to it is passed over,
-    /// whoever made it and however often.
+    /// Looks for the result of a submission that was found.
     pub async fn find_answer(&self, submission: FoundSubmission) -> Result<Found, Error> {
+        let (answer, strange) =
+            self.first_answer(&submission.identity, submission.block.number).await?;
+        let submission = Box::new(submission);
+        let Some((published, block, transaction)) = answer else {
+            return Ok(Found::Open { submission, strange });
+        };
+        let result = Box::new(FoundResult {
+            status: published.status,
+            engine: published.engine,
+            engine_name: self.engine_name(published.engine).await?,
+            digest: published.digest,
+            document: published.document,
+            publisher: published.publisher,
+            block,
+            transaction,
+        });
+        Ok(Found::Answered { submission, result })
+    }
+
+    /// The first publication that belongs to a submission, and how many others were passed over, whoever made them. Its
+    /// anchor is not before the submission's block, so it stands behind the submission.
+    pub(crate) async fn first_answer(
+        &self,
+        identity: &Identity,
+        included: u64,
+    ) -> Result<(Option<(watcher::Published, BlockRef, Hash)>, u64), Error> {
         let events =
             [TaskBoard::Published::SIGNATURE_HASH, TaskBoard::PublishedDocument::SIGNATURE_HASH];
-        let topics = json!([events, topic(submission.identity.task_id.0)]);
-        let mut from = submission.block.number;
+        let topics = json!([events, topic(identity.task_id.0)]);
+        let mut from = included;
         let mut strange = 0;
-        let submission = Box::new(submission);
         loop {
             let logs = self.search(&topics, Some(from), true).await?;
-            let Some(last) = logs.last().and_then(Log::block) else {
-                return Ok(Found::Open { submission, strange });
-            };
+            let Some(last) = logs.last().and_then(Log::block) else { return Ok((None, strange)) };
             for log in &logs {
-                let (Some(published), Some(block)) = (watcher::Published::read(log), log.block())
-                else {
-                    continue;
-                };
-                if log.order() < submission.order
-                    || !published.belongs_to(&submission.identity, submission.block.number)
-                {
-                    strange += 1;
-                    continue;
+                match (watcher::Published::read(log), log.block()) {
+                    (Some(published), Some(block)) if published.belongs_to(identity, included) => {
+                        return Ok((Some((published, block, log.transaction())), strange));
+                    }
+                    _ => strange += 1,
                 }
-                let result = FoundResult {
-                    status: published.status,
-                    engine: published.engine,
-                    engine_name: self.engine_name(published.engine).await?,
-                    digest: published.digest,
-                    document: published.document,
-                    publisher: published.publisher,
-                    block,
-                    transaction: log.transaction(),
-                };
-                return Ok(Found::Answered { submission, result: Box::new(result) });
             }
-            from = last.number + 1;
+            from = last.number.saturating_add(1);
         }
     }
 
