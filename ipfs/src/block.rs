@@ -231,9 +231,17 @@ impl Blocks {
                 },
                 TryState::Asked => continue,
             };
+            let works = is_of_content(&error) && one.gateway.works(self.may_probe).await;
+            let error = match error {
+                // It is no gateway: what to write instead belongs to what is said.
+                Error::NotFound { cid, place, note } if !works && note.is_empty() => {
+                    let note = one.gateway.known_hint().map_or(note, |hint| format!("; {hint}"));
+                    Error::NotFound { cid, place, note }
+                }
+                error => error,
+            };
             tracing::warn!(ipfs.cid = %cid, ipfs.code = error.code(), %error, "a gateway failed to give a block");
-            is_known =
-                is_known || (is_of_content(&error) && one.gateway.works(self.may_probe).await);
+            is_known = is_known || works;
             failures.push(error);
         }
         let error = outcome(cid, std::mem::take(failures));

@@ -118,7 +118,7 @@ impl Cache {
         let contents = folder.join("sealed");
         let drafts = folder.join("draft");
         for path in [&contents, &drafts] {
-            fs::create_dir_all(path).map_err(Error::io("creating", path))?;
+            make_folder(path)?;
         }
         sweep(&drafts)?;
         Ok(Self {
@@ -133,6 +133,8 @@ impl Cache {
     }
 
     pub(crate) fn draft(&self) -> Result<Draft, Error> {
+        // Somebody may have cleared the folder away.
+        make_folder(&self.drafts)?;
         Draft::create(&self.drafts)
     }
 
@@ -150,7 +152,14 @@ impl Cache {
         let folder = self.contents.join(&name.folder);
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(Error::io("listing", &folder)(error)),
         };
         for entry in entries.flatten() {
@@ -172,7 +181,10 @@ impl Cache {
         let cid = cid.as_v1();
         let name = Name::of(&cid);
         let folder = self.contents.join(&name.folder);
-        fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
+        if fs::symlink_metadata(&folder).is_ok_and(|metadata| !metadata.is_dir()) {
+            self.discard(&folder);
+        }
+        make_folder(&folder)?;
         let (sha256, size_bytes) = (draft.sha256(), draft.size_bytes());
         let sealed = name.sealed(&self.key, &cid, &sha256, size_bytes);
         let path = folder.join(&sealed);
@@ -307,8 +319,15 @@ impl Cache {
             }
             _ => {}
         }
-        let file = open_regular(&self.lock).map_err(locking())?;
-        Ok(file.try_lock().is_ok().then_some(file))
+        match open_regular(&self.lock) {
+            Ok(file) => Ok(file.try_lock().is_ok().then_some(file)),
+            // Next time there is one.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.discard(&self.lock);
+                Ok(None)
+            }
+            Err(error) => Err(locking()(error)),
+        }
     }
 }
 
@@ -397,6 +416,10 @@ impl Key {
         }
         <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block)
     }
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(Error::io("creating", path))
 }
 
 /// A name that no other task or process has now.

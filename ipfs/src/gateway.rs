@@ -196,6 +196,14 @@ impl Gateway {
         self.pulse.works()
     }
 
+    /// What to do about it, if the last look told.
+    pub(crate) fn known_hint(&self) -> Option<String> {
+        match self.place().state {
+            PlaceState::Failed(fault) => fault.hint,
+            PlaceState::Untried | PlaceState::Works => None,
+        }
+    }
+
     /// One block, checked against its CID. What the answer says of the gateway is remembered.
     pub(crate) async fn block(&self, cid: &Cid, max_bytes: u64) -> Result<Bytes, Error> {
         let result = self.verified(cid, max_bytes).await;

@@ -2,8 +2,8 @@
 //! only a hint: whatever is taken from it is checked against its CID when it is used.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,10 @@ impl Memory {
             .path
             .parent()
             .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&draft, text))
+            .and_then(|()| {
+                let _ = fs::remove_file(&draft);
+                File::options().write(true).create_new(true).open(&draft)?.write_all(&text)
+            })
             .and_then(|()| fs::rename(&draft, &self.path));
         if let Err(error) = written {
             let _ = fs::remove_file(&draft);

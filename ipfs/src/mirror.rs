@@ -181,7 +181,7 @@ impl Mirror {
                 return Err(Error::TooLarge { cid, limit_bytes: MAX_FILE_BYTES });
             }
             let source = File::open(&file).map_err(Error::io("reading", &file))?;
-            mirror.store(&cid, source, &file)
+            mirror.store(&cid, source, metadata.len(), &file)
         })
         .await
     }
@@ -190,12 +190,20 @@ impl Mirror {
     pub(crate) async fn add_bytes(&self, cid: Cid, content: Vec<u8>) -> Result<Cid, Error> {
         let mirror = self.clone();
         let place = Arc::clone(&self.root);
-        blocking("adding", &place.clone(), move || mirror.store(&cid, content.as_slice(), &place))
-            .await
+        blocking("adding", &place.clone(), move || {
+            mirror.store(&cid, content.as_slice(), content.len() as u64, &place)
+        })
+        .await
     }
 
-    fn store(&self, cid: &Cid, mut source: impl Read, from: &Path) -> Result<Cid, Error> {
-        if self.find(cid, Budget::default().block_bytes).is_ok() {
+    fn store(
+        &self,
+        cid: &Cid,
+        mut source: impl Read,
+        size_bytes: u64,
+        from: &Path,
+    ) -> Result<Cid, Error> {
+        if self.find_sized(cid, Budget::default().block_bytes, Some(size_bytes)).is_ok() {
             return Ok(cid.clone());
         }
         let folder = self.root.join(ADDED);
@@ -225,6 +233,16 @@ impl Mirror {
     }
 
     fn find(&self, cid: &Cid, max_bytes: u64) -> Result<Bytes, Error> {
+        self.find_sized(cid, max_bytes, None)
+    }
+
+    /// A block; with a size only where it is the root of a file of that size.
+    fn find_sized(
+        &self,
+        cid: &Cid,
+        max_bytes: u64,
+        file_bytes: Option<u64>,
+    ) -> Result<Bytes, Error> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(block) = index.read(cid, max_bytes) {
             return Ok(block);
@@ -237,7 +255,7 @@ impl Mirror {
         }
         let mut note = String::new();
         if self.plain_files {
-            note = index.scan(&self.root, cid);
+            note = index.scan(&self.root, cid, file_bytes);
             if let Some(block) = index.read(cid, max_bytes) {
                 return Ok(block);
             }
@@ -328,8 +346,9 @@ impl Index {
     }
 
     /// Brings the plain files up to date until the block is found, the small ones first; only new and changed ones
-    /// are read, and large ones only once, whatever process did it. Answers what was not looked at.
-    fn scan(&mut self, root: &Path, wanted: &Cid) -> String {
+    /// are read (of those with a size, if it is known), and large ones only once, whatever process did it. Answers
+    /// what was not looked at.
+    fn scan(&mut self, root: &Path, wanted: &Cid, file_bytes: Option<u64>) -> String {
         let mut found = Found::default();
         collect(root, root, 0, &mut found);
         let note = found.note();
@@ -354,7 +373,7 @@ impl Index {
                 self.files.insert(path, indexed);
             } else if let Some(pieces) = self.memory.recall(&path, stamp) {
                 self.files.insert(path, Indexed { stamp, is_settled: true, pieces });
-            } else {
+            } else if file_bytes.is_none_or(|bytes| bytes == stamp.size_bytes) {
                 unread.push((stamp.size_bytes, path, stamp));
             }
         }

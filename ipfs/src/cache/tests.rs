@@ -165,14 +165,24 @@ fn i8_what_is_no_file_in_the_cache_is_passed_over_at_once() {
     std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
     let (_, content) = put(&cache, b"content");
     assert_eq!(content.size_bytes(), 7);
+    drop(content);
+    // The same in place of folders.
+    let shard = path.parent().unwrap();
+    fs::remove_dir_all(shard).unwrap();
+    pipe(shard);
+    assert!(cache.lookup(&cid).unwrap().is_none());
+    drop(put(&cache, b"content"));
+    assert!(cache.lookup(&cid).unwrap().is_some());
+    fs::remove_dir_all(folder.path().join("draft")).unwrap();
+    drop(put(&cache, b"more"));
     pipe(&folder.path().join("draft/draft-1-1"));
     drop(Cache::open(folder.path(), 1 << 20).unwrap());
     let _ = fs::remove_file(folder.path().join("lock"));
     pipe(&folder.path().join("lock"));
     let small = Cache::open(folder.path(), 1).unwrap();
-    let mut draft = small.draft().unwrap();
-    draft.write(b"more").unwrap();
-    assert_eq!(small.insert(&raw_cid(b"more"), draft).unwrap_err().code(), "io");
+    drop(put(&small, b"one"));
+    drop(put(&small, b"two"));
+    assert!(fs::symlink_metadata(folder.path().join("lock")).unwrap().is_file());
     fs::remove_file(folder.path().join("key")).unwrap();
     pipe(&folder.path().join("key"));
     drop(Cache::open(folder.path(), 1).unwrap());

@@ -142,8 +142,9 @@ fn a_raw_block_above_the_limit_is_refused_unread() {
 fn content_that_changes_while_it_is_added_is_not_kept_under_the_old_name() {
     let folder = tempfile::tempdir().unwrap();
     let mirror = open(folder.path());
-    let error =
-        mirror.store(&cid_of_bytes(b"before", V0), b"after".as_slice(), folder.path()).unwrap_err();
+    let error = mirror
+        .store(&cid_of_bytes(b"before", V0), b"after".as_slice(), 5, folder.path())
+        .unwrap_err();
     assert_eq!(error.code(), "io");
     assert_eq!(fs::read_dir(folder.path().join("blocks")).unwrap().count(), 0);
 }
@@ -234,6 +235,10 @@ fn i13_a_large_file_is_read_once_and_last() {
     let mirror = open(folder.path());
     assert!(mirror.find(&cid_of_bytes(b"small", V0), LIMIT).is_ok());
     assert_eq!(indexed(&mirror), 1, "the large one was not needed");
+    let added = cid_of_bytes(b"added", V0);
+    mirror.store(&added, b"added".as_slice(), 5, folder.path()).unwrap();
+    assert!(mirror.find(&added, LIMIT).is_ok());
+    assert_eq!(indexed(&mirror), 1, "nor is it when something else is added");
     let cid = cid_of_bytes(&content, V0);
     assert!(mirror.find(&cid, LIMIT).is_ok());
     // The same size, time and inode with other bytes: a new process that finds it without reading remembers it.

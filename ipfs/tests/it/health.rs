@@ -122,6 +122,8 @@ async fn i1_an_absence_counts_only_from_a_gateway_that_works() {
             ("not_found", class, true),
             "{root}"
         );
+        let tells = error.to_string().contains("write the address of its /ipfs");
+        assert_eq!(tells, class == Class::Source, "{error}");
     }
     // One that works is enough, whatever the others are.
     let scene = Scene::with(&[&wrong.root, &node.gateway], |options| {
