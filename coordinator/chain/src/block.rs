@@ -145,7 +145,17 @@ pub(crate) fn b256(hash: Hash) -> B256 {
 impl Endpoint {
     /// A block's header; none when the node does not have it.
     pub(crate) async fn header(&self, at: At) -> Result<Option<Header>, Error> {
-        self.call("eth_getBlockByNumber", &(at.text(), false)).await
+        let header: Option<Header> = self.call("eth_getBlockByNumber", &(at.text(), false)).await?;
+        match (at, &header) {
+            (At::Number(asked), Some(header)) if header.block().number != asked => {
+                Err(Error::Inconsistent {
+                    endpoint: self.shown().to_owned(),
+                    block: asked,
+                    what: format!("asked for it, it gives block {}", header.block().number),
+                })
+            }
+            _ => Ok(header),
+        }
     }
 
     /// The newest block.

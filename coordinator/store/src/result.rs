@@ -108,12 +108,8 @@ impl Writer {
     /// with everything that was signed for them.
     pub async fn forget_settled(&mut self, before_ms: i64, limit: u32) -> Result<u64, Error> {
         let doing = Error::doing;
-        // A task whose block may be read again is kept: without its row it would be taken for a new one.
         let old = "select local_id from tasks where rests = 1 and state in ('final', 'cancelled')
-                   and seen_at_ms < ?1 and not exists (select 1 from chains c where c.chain_id = tasks.chain_id
-                   and c.contract = tasks.contract
-                   and tasks.included_number > min(c.second_number, c.sequence_block))
-                   order by local_id limit ?2";
+                   and seen_at_ms < ?1 order by local_id limit ?2";
         for table in ["events", "results", "publications", "sightings"] {
             let sql = format!("delete from {table} where task in ({old})");
             sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -120,8 +120,16 @@ impl Watcher {
                 .and_then(|_: usize| Err(Error::Moved));
             }
         };
+        // A node that has not come so far has no logs to give.
+        if endpoint.header(At::Number(to)).await?.is_none() {
+            return Err(Error::Moved);
+        }
         self.second_width.grow(to - from + 1, page.bytes);
-        let late = self.unseen(&page.logs).await?;
+        // Every task below the next one was seen. One that is not in the store any more was forgotten, not left out.
+        let next = self.row.next_sequence;
+        let mut logs = page.logs;
+        logs.retain(|log| event::sequence(log).is_none_or(|sequence| sequence >= next));
+        let late = self.unseen(&logs).await?;
         for log in &late {
             let Some(block) = log.block() else { continue };
             // What is applied late stands on the branch that is followed, or it is read once more.
@@ -141,7 +149,7 @@ impl Watcher {
         }
         let before = Sequence { next: self.row.next_sequence, whole: self.row.sequence_block };
         // A hole that is there still is seen where reading goes on.
-        let sequence = before.extend(sequence::tasks(&page.logs), to, None).unwrap_or(before);
+        let sequence = before.extend(sequence::tasks(&logs), to, None).unwrap_or(before);
         let second = match from <= self.row.second_number + 1 {
             true => self.row.second_number.max(to),
             false => self.row.second_number,
@@ -155,7 +163,7 @@ impl Watcher {
         let now_ms = store::now_ms();
         let mut events = 0;
         let mut writer = self.store.begin().await?;
-        for log in &page.logs {
+        for log in &logs {
             events += self.record(&mut writer, log, now_ms).await?;
         }
         writer.save_chain(&self.board, &row, None).await?;
