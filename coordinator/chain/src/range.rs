@@ -14,6 +14,8 @@ use crate::{
 const PAGE_BYTES: usize = 2 << 20;
 /// A page of several blocks that has more is given up.
 const MOST_PAGE_BYTES: usize = 6 << 20;
+/// Blocks of a first page.
+const FIRST_BLOCKS: u64 = 128;
 /// So many pages of the widest range that is known to work, then a wider one is tried again.
 const TRY_AGAIN_AFTER: u32 = 64;
 
@@ -30,6 +32,13 @@ pub(crate) struct Width {
 impl Width {
     pub(crate) fn new(most: u64) -> Self {
         Self { blocks: most.max(1), most: most.max(1), refused: None, pages: 0 }
+    }
+
+    /// Begins with fewer blocks: how much is in them is not known yet.
+    pub(crate) fn careful(most: u64) -> Self {
+        let mut width = Self::new(most);
+        width.blocks = width.blocks.min(FIRST_BLOCKS);
+        width
     }
 
     /// The last block of a range that begins at `from` and may go up to `limit`.

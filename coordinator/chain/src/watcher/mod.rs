@@ -152,7 +152,7 @@ impl Watcher {
         };
         let confirmations =
             options.confirmations.unwrap_or_else(|| Confirmations::default_for(board.chain_id));
-        let width = Width::new(options.max_range);
+        let width = Width::careful(options.max_range);
         let second_limit = row.cursor.number;
         tracing::info!(
             contract = %options.contract, chain_id = board.chain_id, cursor = row.cursor.number,
