@@ -7,6 +7,7 @@
 //! every lock from a process that ends. Use is remembered as the file's modification time. Nothing is made durable:
 //! what a lost write leaves behind is found out when it is read.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -26,6 +27,10 @@ use crate::error::{Error, blocking};
 
 /// Most files that are kept, however small they are.
 const MAX_FILES: usize = 65_536;
+/// Files that are removed whenever one is added, while there are any to go.
+const EVICTED: usize = 16;
+/// The most that are removed then, when the cache is over its limits.
+const MOST_EVICTED: usize = 512;
 /// How often a place that others fill and empty meanwhile is tried.
 const ATTEMPTS: usize = 4;
 
@@ -92,10 +97,11 @@ pub(crate) struct Cache {
 }
 
 /// What is stored, in bytes of the disk and in files.
-#[derive(Clone, Copy)]
 struct Used {
     bytes: u64,
     files: usize,
+    /// What is to go, in its order: a disk takes its time to remove many files.
+    doomed: VecDeque<Stored>,
 }
 
 /// What a stored file turned out to be.
@@ -248,28 +254,64 @@ impl Cache {
     }
 
     fn count(&self, added_bytes: u64) -> Result<(), Error> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = match *used {
-            Some(known) => {
-                Used { bytes: known.bytes.saturating_add(added_bytes), files: known.files + 1 }
+        let mut held = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = match held.take() {
+            Some(mut known) => {
+                known.bytes = known.bytes.saturating_add(added_bytes);
+                known.files += 1;
+                known
             }
             None => self.scan()?,
         };
-        *used = Some(if counted.bytes > self.limit_bytes || counted.files > MAX_FILES {
-            self.scan()?
-        } else {
-            counted
-        });
+        if self.is_over(&used) && used.doomed.is_empty() {
+            used = self.scan()?;
+        }
+        self.evict(held.insert(used))
+    }
+
+    fn is_over(&self, used: &Used) -> bool {
+        used.bytes > self.limit_bytes || used.files > MAX_FILES
+    }
+
+    /// Removes some of what is to go and is not held: as much as must be, and a little more.
+    fn evict(&self, used: &mut Used) -> Result<(), Error> {
+        if used.doomed.is_empty() {
+            return Ok(());
+        }
+        // One process at a time is enough.
+        let Some(_alone) = self.lock_alone()? else { return Ok(()) };
+        for step in 0..MOST_EVICTED {
+            if step >= EVICTED && !self.is_over(used) {
+                break;
+            }
+            let Some(file) = used.doomed.pop_front() else { break };
+            // What was used since stays, and what another process removed is gone.
+            let used_at = fs::symlink_metadata(&file.path).and_then(|metadata| metadata.modified());
+            let removed = match used_at {
+                Ok(used_at) if used_at > file.used_at => false,
+                Ok(_) => match open_regular(&file.path) {
+                    // Kept until after the removal: a reader that opened the file meanwhile sees it gone.
+                    Ok(opened) => opened.try_lock().is_ok() && remove(&file.path)?,
+                    // Not one of ours.
+                    Err(_) => remove(&file.path).unwrap_or(false),
+                },
+                Err(_) => true,
+            };
+            if removed {
+                used.bytes = used.bytes.saturating_sub(file.bytes);
+                used.files = used.files.saturating_sub(1);
+            }
+        }
         Ok(())
     }
 
-    /// Counts what is stored and, if it is too much, removes what was not used for longest and is not held, down to
-    /// nine tenths of the limits.
+    /// Counts what is stored and, if it is too much, says what is to go: what was not used for longest, down to nine
+    /// tenths of the limits.
     fn scan(&self) -> Result<Used, Error> {
         // Earlier versions kept their files there.
         let _ = fs::remove_dir_all(self.folder.join("content"));
         let mut stored = Vec::new();
-        let mut used = Used { bytes: 0, files: 0 };
+        let mut used = Used { bytes: 0, files: 0, doomed: VecDeque::new() };
         for folder in list(&self.contents)? {
             if let Ok(metadata) = fs::symlink_metadata(&folder) {
                 used.bytes += size_on_disk(&metadata);
@@ -285,26 +327,17 @@ impl Cache {
                 }
             }
         }
-        if used.bytes <= self.limit_bytes && used.files <= MAX_FILES {
+        if !self.is_over(&used) {
             return Ok(used);
         }
-        // One process at a time is enough.
-        let Some(_alone) = self.lock_alone()? else { return Ok(used) };
         stored.sort_by_key(|file| file.used_at);
-        for file in &stored {
-            if used.bytes <= self.limit_bytes / 10 * 9 && used.files <= MAX_FILES / 10 * 9 {
+        let mut left = (used.bytes, used.files);
+        for file in stored {
+            if left.0 <= self.limit_bytes / 10 * 9 && left.1 <= MAX_FILES / 10 * 9 {
                 break;
             }
-            let removed = match open_regular(&file.path) {
-                // Kept until after the removal: a reader that opened the file meanwhile sees it gone.
-                Ok(opened) => opened.try_lock().is_ok() && remove(&file.path)?,
-                // Not one of ours.
-                Err(_) => remove(&file.path).unwrap_or(false),
-            };
-            if removed {
-                used.bytes -= file.bytes;
-                used.files -= 1;
-            }
+            left = (left.0.saturating_sub(file.bytes), left.1.saturating_sub(1));
+            used.doomed.push_back(file);
         }
         Ok(used)
     }
