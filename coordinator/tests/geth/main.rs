@@ -118,6 +118,13 @@ impl Stage {
             self.geth.rpc().call("eth_getBlockByNumber", json!([tag, false])).await.unwrap();
         harness::rpc::quantity(&block["number"]).unwrap()
     }
+
+    /// Asks the contract for the number of tasks in the state after a block.
+    async fn count_at(&self, block: u64) -> Value {
+        let call = json!({"to": self.contract, "data": "0xb6cb58a5"});
+        let block = format!("{block:#x}");
+        self.geth.rpc().answer("eth_call", &json!([call, block])).await.unwrap()
+    }
 }
 
 async fn run(variables: &BTreeMap<String, String>, words: &[&str]) -> Output {
@@ -159,4 +166,44 @@ async fn the_walk_on_geth_with_safe_blocks() {
 #[tokio::test]
 async fn the_walk_on_geth_with_finalized_blocks() {
     walk("finalized").await;
+}
+
+#[tokio::test]
+async fn c6_three_hundred_blocks_later_a_node_without_old_state_is_enough() {
+    let stage = Stage::start().await;
+    let daemon = stage.serve("data", "safe").await;
+    let id = stage.submit().await;
+    stage.is_final(&id).await;
+    stop(daemon).await;
+    let old = stage.block("latest").await;
+    assert!(stage.count_at(old).await["error"].is_null(), "{}", stage.count_at(old).await);
+    stage.geth.mine(300).await.unwrap();
+    // The node has really forgotten.
+    let forgotten = stage.count_at(old).await;
+    assert!(forgotten["error"]["message"].as_str().is_some(), "{forgotten}");
+
+    // Readers find everything through logs.
+    stage.reads_back(&id).await;
+
+    // The same coordinator goes on, with what it knows and with a new task.
+    let daemon = stage.serve("data", "safe").await;
+    let known = stage.get(&format!("/api/v1/tasks/{id}")).await.unwrap();
+    assert_eq!(known["state"], "final", "{known}");
+    let next = stage.submit().await;
+    stage.is_final(&next).await;
+    stage.reads_back(&next).await;
+    stop(daemon).await;
+
+    // One that knows nothing reads from the contract's first block, not from the newest.
+    let daemon = stage.serve("fresh", "safe").await;
+    let path = format!("/api/v1/tasks/{id}");
+    wait_for("the old task to be known", PATIENCE, async || match stage.get(&path).await {
+        Some(task) if task["payload"] == known["payload"] => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    })
+    .await;
+    let last = stage.submit().await;
+    stage.is_final(&last).await;
+    stage.reads_back(&last).await;
+    stop(daemon).await;
 }

@@ -9,4 +9,5 @@ mod outcome;
 mod provider;
 mod rejection;
 mod stage;
+mod storm;
 mod walk;
