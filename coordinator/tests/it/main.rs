@@ -2,6 +2,7 @@
 //! contract and a data folder of its own, and looks for leftovers of its processes at its end.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod binding;
 mod crash;
 mod daemon;
 mod hostile;

@@ -161,3 +161,65 @@ async fn a_publisher_s_own_result_is_the_one_that_readers_take() {
     })
     .await;
 }
+
+/// Publications of every kind in any order, some of them impossible: the contract, a reader that follows the chain, one
+/// that looks the task up, and the rule written down here say the same.
+#[tokio::test]
+async fn t3_readers_agree_with_the_rule_whatever_is_published() {
+    let stage = Stage::start().await;
+    let mut seed = 7_u64;
+    let mut dice = |sides: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % sides
+    };
+    let mut expected = Vec::new();
+    for digest in 1..=12 {
+        stage.anvil.mine(2).await;
+        let paid = dice(2) == 0;
+        let fee = alloy::primitives::U256::from(u8::from(paid));
+        let submission = Submission { fee, ..request(digest) };
+        let board = stage.board().await;
+        let accepted = board.submit(&key(2), &[submission]).await.unwrap();
+        let (id, included) = (accepted.ids[0], accepted.receipt.block.number);
+        let own = stage.tag(id).await;
+        let (mut closed, mut first) = (false, None);
+        for _ in 0..dice(6) {
+            let tag = if dice(2) == 0 { own } else { Tag(dice(u64::MAX)) };
+            let early = dice(3) == 0;
+            let again = dice(2) == 0;
+            let answer = task_board::Answer {
+                again,
+                status: u8::try_from(1 + dice(4)).unwrap(),
+                ..foreign(id, tag)
+            };
+            let head = stage.anvil.block_number().await;
+            let anchor = if early { included - 1 } else { head };
+            let receipt = stage.try_publish_elsewhere_at(&answer, anchor).await;
+            let fits = tag == own && !early;
+            let taken = match paid {
+                true => fits && !again && !closed,
+                false => again || !closed,
+            };
+            assert_eq!(receipt["status"] == "0x1", taken, "{answer:?}, {anchor}: {receipt}");
+            closed |= taken;
+            if taken && fits && first.is_none() {
+                first = Some(answer.status);
+            }
+        }
+        assert_eq!(board.is_closed(id).await.unwrap(), closed);
+        expected.push((id, first));
+    }
+    for (id, first) in expected {
+        let (state, found) = readers(&stage, id).await;
+        match first {
+            Some(status) => {
+                assert_eq!(state, "cancelled", "{id} is answered elsewhere");
+                assert_eq!(Some(result(found).status), Status::from_number(status), "{id}");
+            }
+            None => {
+                assert_eq!(state, "requested", "{id}");
+                strange(&found);
+            }
+        }
+    }
+}
