@@ -46,7 +46,13 @@ struct Added {
 
 impl Kubo {
     pub(crate) fn new(root: &Url, client: Client, timeouts: Timeouts) -> Result<Self, Error> {
-        Ok(Self { root: checked_root(root)?, client, timeouts, pulse: Pulse::default() })
+        let mut root = checked_root(root)?;
+        // Some write the address of the calls.
+        if let Some(start) = root.path().trim_end_matches('/').strip_suffix("/api/v0") {
+            let start = start.to_owned();
+            root.set_path(&start);
+        }
+        Ok(Self { root, client, timeouts, pulse: Pulse::default() })
     }
 
     /// Its state.
@@ -153,7 +159,7 @@ impl Kubo {
         Err(Error::CidDiffers {
             place: self.root.to_string(),
             ours: cid.clone(),
-            theirs: named.chars().take(120).collect(),
+            theirs: shown(&named),
         })
     }
 
@@ -195,8 +201,8 @@ impl Kubo {
         }
         let answer = String::from_utf8_lossy(&answer).into_owned();
         if !response.status().is_success() {
-            let excerpt: String = answer.trim().chars().take(200).collect();
-            let message = format!("HTTP {}: {excerpt}", response.status().as_u16());
+            let status = response.status().as_u16();
+            let message = format!("HTTP {status}: {}", shown(answer.trim()));
             return Err(self.failed(call, message));
         }
         Ok(answer)
@@ -216,4 +222,9 @@ impl Kubo {
     fn failed(&self, operation: &'static str, message: String) -> Error {
         Error::Rpc { operation, place: self.root.to_string(), message }
     }
+}
+
+/// As much of a text of somebody else as belongs into a message, on one line.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }

@@ -160,6 +160,32 @@ async fn i9_content_that_came_out_differently_does_not_stay_pinned() {
     assert!(calls[1].contains(&format!("/api/v0/pin/rm?arg={other}")), "{}", calls[1]);
 }
 
+#[tokio::test]
+async fn i5_an_rpc_is_found_however_its_address_is_written() {
+    let node = Node::start();
+    for end in ["", "api/v0", "api/v0/"] {
+        let root = node.api.join(end).unwrap();
+        let scene = Scene::with(&[], |options| options.api = Some(root)).await;
+        let added = scene.store.add_bytes(end.as_bytes(), CidVersion::V0).await;
+        assert!(added.is_ok(), "{end}: {added:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_words_of_an_rpc_stay_on_one_line() {
+    let text = b"no\nERROR forged\r\x1b[2J";
+    let length = format!("Content-Length: {}\r\n", text.len());
+    let kubo = Liar::always(vec![
+        crate::liar::head("500 Internal Server Error", &length),
+        crate::liar::Step::Send(text.to_vec()),
+    ])
+    .await;
+    let scene = Scene::with(&[], |options| options.api = Some(kubo.root.clone())).await;
+    let error = scene.store.add_bytes(b"mine", CidVersion::V0).await.unwrap_err();
+    assert_eq!(error.code(), "rpc_failed");
+    assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+}
+
 /// Kubo's importer under the parameters of each named profile.
 #[tokio::test]
 async fn i9_every_named_profile_gives_kubos_cids() {
