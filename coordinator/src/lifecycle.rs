@@ -127,7 +127,7 @@ impl Lifecycle {
                 Ok(()) => tracing::debug!(part = name, "stopped"),
             }
         };
-        self.tracker.spawn(task.instrument(tracing::info_span!("part", name)));
+        self.tracker.spawn(task.instrument(tracing::info_span!("part", part = name)));
     }
 
     /// Waits for a signal (SIGINT or SIGTERM) and asks everybody to finish.

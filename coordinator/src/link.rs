@@ -10,7 +10,7 @@ use store::Store;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config, lifecycle::Lifecycle, pipeline::Wakes, telemetry::causes};
+use crate::{config, lifecycle::Lifecycle, pipeline::Wakes, price::Prices, telemetry::causes};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -27,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) store: Store,
     pub(crate) wakes: Wakes,
     pub(crate) alarms: Alarms,
+    /// Told when there is a chain to ask.
+    pub(crate) prices: Prices,
 }
 
 /// Watcher and, where there is a key, publisher.
@@ -117,6 +119,7 @@ impl Link {
             Some(client) => client.clone(),
             None => client.insert(self.connect().await?).clone(),
         };
+        self.prices.begin(client.clone(), self.contract);
         let confirmations = self
             .chain
             .confirmations

@@ -17,13 +17,15 @@ use tokio::net::TcpListener;
 
 use crate::{
     admission::Terms,
-    api::{Api, Readiness},
+    api::{self, Api, Readiness},
     config::{self, Config},
+    health::Health,
     lifecycle::{self, Lifecycle},
     link::{First, Link},
     metrics::Metrics,
     pipeline::{self, Pipeline, Wakes},
     placeholder,
+    price::Prices,
     work::{self, LimitPolicy, Work},
 };
 
@@ -32,6 +34,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long the start waits to hear whether the configuration fits the chain.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Contents that are fetched at once, for each guest that runs at once, and at the most: they mostly wait.
+const FETCHES_BESIDE_A_GUEST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+const MOST_FETCHES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
 /// Why the daemon, or a part of it, could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +186,9 @@ impl Workshop {
         };
         let config::Runtime::Process { .. } = config.work.runtime;
         let runtime = Arc::new(process::Process::open(launcher.clone(), options).await?);
-        let work = Arc::new(Work::new(content, launcher.clone(), runtime, limits));
+        let work = Work::new(content, launcher.clone(), runtime, limits)
+            .with_probe(config.data_dir.join("probe.wasm"));
+        let work = Arc::new(work);
         Ok(Self { work, launcher })
     }
 
@@ -266,11 +273,24 @@ pub async fn start_on(
 
     let wakes = Wakes::default();
     let alarms = Alarms::default();
-    let readiness = Readiness { work: Arc::clone(&workshop.work), alarms: alarms.clone() };
-    let api = Api::new(store.clone(), metrics, readiness, &config.server.tokens);
+    let health = Health::default();
+    let readiness = Readiness {
+        work: Arc::clone(&workshop.work),
+        alarms: alarms.clone(),
+        health: health.clone(),
+    };
+    let bounds = api::Bounds {
+        connections: config.server.connections,
+        header_timeout: config.server.header_timeout,
+    };
+    let api = Api::new(store.clone(), metrics, readiness, &config.server.tokens).bounded(bounds);
     lifecycle.spawn("api", api.serve(listener, lifecycle.soft()));
     tracing::info!(%address, "listening");
 
+    let prices = match (config.chain.endpoints.is_empty(), config.chain.contract) {
+        (false, Some(_)) => Prices::of_a_chain(),
+        _ => Prices::default(),
+    };
     let link = match (config.chain.endpoints.is_empty(), config.chain.contract) {
         (true, _) => {
             tracing::warn!(
@@ -288,6 +308,7 @@ pub async fn start_on(
             store: store.clone(),
             wakes: wakes.clone(),
             alarms,
+            prices: prices.clone(),
         }),
     };
     if link.is_some() && config.chain.key.is_none() {
@@ -296,7 +317,8 @@ pub async fn start_on(
     let publishes = link.is_some() && config.chain.key.is_some();
     // Tasks of the database are worked on, whether the chain can be reached or not.
     let options = pipeline_options(config, publishes);
-    let pipeline = Pipeline::new(store.clone(), Arc::clone(&workshop.work), options, wakes);
+    let work = Arc::clone(&workshop.work);
+    let pipeline = Pipeline::new(store.clone(), work, health, prices, options, wakes);
     lifecycle.spawn("pipeline", pipeline.run(lifecycle.soft()));
     if let Some(link) = link {
         // A configuration that does not fit the chain stops the start; a chain that is away does not.
@@ -312,11 +334,16 @@ fn pipeline_options(config: &Config, publishes: bool) -> pipeline::Options {
     let concurrency = NonZeroUsize::new(config.work.concurrency).unwrap_or(NonZeroUsize::MIN);
     pipeline::Options {
         concurrency,
-        fetches: concurrency.saturating_mul(NonZeroUsize::MIN.saturating_add(1)),
+        fetches: concurrency.saturating_mul(FETCHES_BESIDE_A_GUEST).min(MOST_FETCHES),
         publishes,
+        rejection_budget_wei: config.work.rejection_budget_wei,
+        rejection_batch: FIRST_PAUSE,
+        slow_rejection_batch: LONGEST_PAUSE,
         terms: Terms {
             min_fee_wei: config.work.min_fee_wei,
             free_tasks_per_hour: config.work.quota,
+            free_run_time_per_hour_ms: i64::try_from(config.work.quota_run_time.as_millis())
+                .unwrap_or(i64::MAX),
         },
         retries: config.work.retries,
         first_pause: FIRST_PAUSE,

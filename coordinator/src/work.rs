@@ -3,17 +3,25 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use executor_protocol::{Document, Failure, Limits, Outcome, PlainFailure, Record, Rejection};
-use ipfs::{Budget, Cid, Content};
+use ipfs::{Budget, Cid, Content, Place, PlaceKind, PlaceState};
 use job::{
     Blob, Description, Name, Runtime, Spec, Status,
     launcher::{Checked, Launcher},
 };
-use task::{Kind, Malformed, Request};
+use sha2::{Digest as _, Sha256};
+use task::{Malformed, Request};
+
+use crate::{
+    admission::{self, Admitted},
+    health::Fault,
+    telemetry::causes,
+};
 
 /// How many verdicts on modules are remembered.
 const VERDICTS: usize = 4096;
@@ -74,6 +82,34 @@ impl From<&Malformed> for Refused {
     }
 }
 
+/// A task's content, verified and on disk.
+#[derive(Debug, Clone)]
+pub struct Fetched(Runnable);
+
+/// What a look at fetched content came to.
+#[derive(Debug, Clone)]
+pub enum Looked {
+    /// It can be run.
+    Runnable(Box<Runnable>),
+    /// There is nothing to run: the answer is known.
+    Answered(Box<Answered>),
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The content's: it is wrong, or not there.
+    Content,
+    /// That of those who were asked for it, unless they are well.
+    Source,
+    /// This machine's disk or configuration.
+    Local,
+    /// The runtime's.
+    Runtime,
+    /// The task's own, unless the runtime is not well.
+    Task,
+}
+
 /// A task's content, verified and on disk, and its module looked at.
 #[derive(Debug, Clone)]
 pub struct Runnable {
@@ -112,15 +148,6 @@ impl Answered {
     fn of(outcome: Outcome, message: Option<String>) -> Self {
         Self { document: Document::of(&outcome), outcome, record: None, message, ran: None }
     }
-}
-
-/// What became of a request's content.
-#[derive(Debug, Clone)]
-pub enum Prepared {
-    /// It can be run.
-    Runnable(Box<Runnable>),
-    /// There is nothing to run: the answer is known.
-    Answered(Box<Answered>),
 }
 
 /// The infrastructure failed; the task did not. Trying again may help.
@@ -163,10 +190,22 @@ impl Error {
         }
     }
 
-    /// Whether it is content that could not be had: that is retried until the deadline.
+    /// Whose fault it is.
     #[must_use]
-    pub fn is_content(&self) -> bool {
-        matches!(self, Self::Content { .. })
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Content { source, .. } => match source.class() {
+                ipfs::Class::Content => Blame::Content,
+                ipfs::Class::Source => Blame::Source,
+                ipfs::Class::Local => Blame::Local,
+            },
+            Self::Runtime(job::Error::TooLarge(_) | job::Error::Check(_)) => Blame::Task,
+            Self::Runtime(_) => Blame::Runtime,
+            Self::Lost { code, .. } => match *code {
+                "launcher_gone" | "child_refused" | "job_file" => Blame::Runtime,
+                _ => Blame::Task,
+            },
+        }
     }
 }
 
@@ -180,7 +219,24 @@ pub struct Work {
     runtime: Arc<dyn Runtime>,
     limits: LimitPolicy,
     verdicts: Mutex<Verdicts>,
+    /// Where the module is kept that shows whether the runtime is well.
+    probe: Option<PathBuf>,
+    /// What the last look at the places of content came to: tasks that fail together look once.
+    content_looked: tokio::sync::Mutex<Option<(Instant, Result<(), Fault>)>>,
+    /// When content was had last.
+    content_served: Mutex<Option<Instant>>,
 }
+
+/// After content was had, those who were asked for it are taken for well for this long.
+const SERVED_LATELY: Duration = Duration::from_secs(60);
+
+/// How long a look at a part is taken for a look now.
+const FRESH: Duration = Duration::from_millis(400);
+
+/// A module that does nothing: `(module (func (export "_start")))`.
+const PROBE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+/// How long that may take, on a machine that does other things too.
+const PROBE_WITHIN: Duration = Duration::from_secs(30);
 
 impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -197,7 +253,23 @@ impl Work {
         runtime: Arc<dyn Runtime>,
         limits: LimitPolicy,
     ) -> Self {
-        Self { content, launcher, runtime, limits, verdicts: Mutex::default() }
+        Self {
+            content,
+            launcher,
+            runtime,
+            limits,
+            verdicts: Mutex::default(),
+            probe: None,
+            content_looked: tokio::sync::Mutex::default(),
+            content_served: Mutex::default(),
+        }
+    }
+
+    /// With a file for the module that shows whether the runtime is well.
+    #[must_use]
+    pub fn with_probe(mut self, path: PathBuf) -> Self {
+        self.probe = Some(path);
+        self
     }
 
     /// The content store.
@@ -224,31 +296,125 @@ impl Work {
     }
 
     /// Admits the request's kind and limits, fetches and verifies its content and has the module looked at.
-    pub async fn prepare(&self, request: &Request) -> Result<Prepared, Error> {
-        let answered = |answer| Ok(Prepared::Answered(Box::new(answer)));
-        let (module_cid, input_cid, limits) = match self.admit(request) {
+    pub async fn prepare(&self, request: &Request) -> Result<Looked, Error> {
+        match self.fetch(request).await? {
+            Ok(fetched) => self.look(fetched).await,
+            Err(refused) => Ok(Looked::Answered(Box::new(Answered::rejected(refused)))),
+        }
+    }
+
+    /// Admits the request's kind and limits, fetches and verifies its content: the outer error may pass, the inner one
+    /// is the request's own fault.
+    pub async fn fetch(&self, request: &Request) -> Result<Result<Fetched, Refused>, Error> {
+        let Admitted { module, input, limits } = match admission::check(request, &self.limits) {
             Ok(admitted) => admitted,
-            Err(refused) => return answered(Answered::rejected(refused)),
+            Err(refused) => return Ok(Err(refused)),
         };
-        let module = match self.fetch("module", &module_cid, limits.module_bytes).await? {
+        let module = match self.content_of("module", &module, limits.module_bytes).await? {
             Ok(module) => module,
-            Err(refused) => return answered(Answered::rejected(refused)),
+            Err(refused) => return Ok(Err(refused)),
         };
-        let input = match input_cid {
+        let input = match input {
             None => None,
-            Some(cid) => match self.fetch("input", &cid, self.limits.input_bytes).await? {
+            Some(cid) => match self.content_of("input", &cid, self.limits.input_bytes).await? {
                 Ok(input) => Some(input),
-                Err(refused) => return answered(Answered::rejected(refused)),
+                Err(refused) => return Ok(Err(refused)),
             },
         };
-        if let Some(answer) = self.verdict(&module, &limits).await? {
-            return answered(answer);
-        }
         let mut environment: BTreeMap<_, _> = request.environment.iter().cloned().collect();
         if let Some(entry) = &request.entry {
             environment.insert("ENTRY".to_owned(), entry.clone());
         }
-        Ok(Prepared::Runnable(Box::new(Runnable { module, input, limits, environment })))
+        Ok(Ok(Fetched(Runnable { module, input, limits, environment })))
+    }
+
+    /// Has the module looked at.
+    pub async fn look(&self, fetched: Fetched) -> Result<Looked, Error> {
+        let Fetched(runnable) = fetched;
+        Ok(match self.verdict(&runnable.module, &runnable.limits).await? {
+            Some(answer) => Looked::Answered(Box::new(answer)),
+            None => Looked::Runnable(Box::new(runnable)),
+        })
+    }
+
+    /// Whether content can be had and kept here, by doing so: the cache can be written, and one source works at least.
+    pub async fn content_is_well(&self) -> Result<(), Fault> {
+        let mut looked = self.content_looked.lock().await;
+        if let Some((at, known)) = &*looked
+            && at.elapsed() < FRESH
+        {
+            return known.clone();
+        }
+        let places = self.content.probe().await;
+        let is = |place: &&Place, kind| place.kind == kind;
+        let mut sources: Vec<_> =
+            places.iter().filter(|place| is(place, PlaceKind::Gateway)).collect();
+        if sources.is_empty() {
+            sources = places.iter().filter(|place| is(place, PlaceKind::Mirror)).collect();
+        }
+        let cache = places.iter().filter(|place| is(place, PlaceKind::Cache));
+        let cache = cache.filter_map(fault_of).next();
+        // What gives content works, whatever it says when it is looked at.
+        let served = *self.content_served.lock().unwrap_or_else(PoisonError::into_inner);
+        let serves = served.is_some_and(|at| at.elapsed() < SERVED_LATELY);
+        let source = match !serves && sources.iter().all(|place| place.has_failed()) {
+            true => sources.first().and_then(|place| fault_of(place)),
+            false => None,
+        };
+        let found = cache.or(source).map_or(Ok(()), Err);
+        *looked = Some((Instant::now(), found.clone()));
+        found
+    }
+
+    /// The places of content that are known to fail, as far as is known without asking.
+    #[must_use]
+    pub fn failing_places(&self) -> Vec<(&'static str, Fault)> {
+        let places = self.content.health();
+        places.iter().filter_map(|place| Some((place.kind.name(), fault_of(place)?))).collect()
+    }
+
+    /// Whether the runtime runs anything, by running a module that does nothing, as the job of this name.
+    pub async fn runtime_is_well(&self, name: &Name) -> Result<(), Fault> {
+        let fault =
+            |code: &str, message: String| Fault { code: code.to_owned(), message, stops: true };
+        let failed = |error: &Error| fault(error.code(), causes(error));
+        let Some(path) = &self.probe else {
+            return self.describe().await.map(|_| ()).map_err(|error| failed(&error));
+        };
+        let io = |error: std::io::Error| {
+            fault("job_file", format!("cannot write {}: {error}", path.display()))
+        };
+        tokio::fs::write(path, PROBE).await.map_err(io)?;
+        let module = Blob { path: path.clone(), sha256: Sha256::digest(PROBE).into() };
+        let limits = Limits { timeout_ms: 10_000, ..self.limits.defaults };
+        let spec =
+            Spec { name: name.clone(), module, input: None, environment: BTreeMap::new(), limits };
+        let ran = async {
+            self.runtime.ensure(&spec).await?;
+            match self.runtime.wait(name).await? {
+                Status::Finished(_) => Ok(()),
+                Status::Lost(loss) => Err(Error::Lost {
+                    name: name.clone(),
+                    code: loss.cause.code(),
+                    reason: loss.reason,
+                }),
+                Status::Missing | Status::Pending | Status::Running => Err(Error::Lost {
+                    name: name.clone(),
+                    code: "job_missing",
+                    reason: "it went missing".to_owned(),
+                }),
+            }
+        };
+        let ran = tokio::time::timeout(PROBE_WITHIN, ran).await;
+        let removed = tokio::time::timeout(PROBE_WITHIN, self.runtime.remove(name)).await;
+        match (ran, removed) {
+            (Ok(Ok(())), Ok(Ok(()))) => Ok(()),
+            (Ok(Err(error)), _) => Err(failed(&error)),
+            (_, Ok(Err(error))) => Err(fault(error.code(), causes(&error))),
+            (Err(_), _) | (_, Err(_)) => {
+                Err(fault("runtime_stalled", "the runtime does not answer in time".to_owned()))
+            }
+        }
     }
 
     /// Starts the job of this name, or finds it, and follows it to its end.
@@ -291,31 +457,8 @@ impl Work {
         })
     }
 
-    fn admit(&self, request: &Request) -> Result<(Cid, Option<Cid>, Limits), Refused> {
-        if request.kind != Kind::Wasm {
-            return Err(Refused {
-                rejection: Rejection::UnsupportedKind,
-                message: format!("tasks of kind {} are not run here", request.kind.name()),
-            });
-        }
-        let limits = self.limits.of(request)?;
-        let parse = |role: &str, text: &str| {
-            Cid::parse(text).map_err(|error| Refused {
-                rejection: Rejection::InvalidCid,
-                message: format!("the {role}'s CID: {error}"),
-            })
-        };
-        let module = request.module.as_deref().ok_or_else(|| Refused {
-            rejection: Rejection::InvalidCid,
-            message: "the request names no module".to_owned(),
-        })?;
-        let module = parse("module", module)?;
-        let input = request.input.as_deref().map(|text| parse("input", text)).transpose()?;
-        Ok((module, input, limits))
-    }
-
     /// Fetches content: the outer error may pass, the inner one is the content's own fault.
-    async fn fetch(
+    async fn content_of(
         &self,
         role: &'static str,
         cid: &Cid,
@@ -323,16 +466,21 @@ impl Work {
     ) -> Result<Result<Content, Refused>, Error> {
         let budget = Budget { expanded_bytes: most_bytes, ..Budget::default() };
         let error = match self.content.fetch(cid, &budget).await {
-            Ok(content) => return Ok(Ok(content)),
+            Ok(content) => {
+                let mut served = self.content_served.lock().unwrap_or_else(PoisonError::into_inner);
+                *served = Some(Instant::now());
+                return Ok(Ok(content));
+            }
             Err(error) => error,
         };
+        if error.retry() || error.class() != ipfs::Class::Content {
+            return Err(Error::Content { role, cid: cid.to_string(), source: Box::new(error) });
+        }
         let rejection = match error.code() {
             "invalid_cid" | "unsupported_codec" | "unsupported_hash" => Rejection::InvalidCid,
             "not_a_file" | "malformed_block" => Rejection::InvalidContent,
             "too_large" | "too_many_nodes" | "too_deep" => Rejection::ContentTooLarge,
-            _ => {
-                return Err(Error::Content { role, cid: cid.to_string(), source: Box::new(error) });
-            }
+            _ => Rejection::InvalidContent,
         };
         Ok(Err(Refused { rejection, message: format!("the {role} {cid}: {error}") }))
     }
@@ -371,4 +519,13 @@ impl Work {
 
 fn blob(content: &Content) -> Blob {
     Blob { path: content.path().to_owned(), sha256: content.sha256() }
+}
+
+/// Why a place does not work, with what to do about it; none of one that does.
+fn fault_of(place: &Place) -> Option<Fault> {
+    let PlaceState::Failed(fault) = &place.state else { return None };
+    let hint = fault.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+    let message = format!("{} {}: {}{hint}", place.kind.name(), place.name, fault.message);
+    let stops = place.kind == PlaceKind::Cache;
+    Some(Fault { code: fault.code.to_owned(), message, stops })
 }

@@ -14,6 +14,7 @@ pub(crate) struct Header {
     hash: B256,
     parent_hash: B256,
     base_fee_per_gas: Option<U256>,
+    timestamp: Option<U64>,
     #[serde(default, deserialize_with = "readable")]
     logs_bloom: Option<Bloom>,
 }
@@ -42,6 +43,11 @@ impl Header {
         })
     }
 
+    /// When it was made, in Unix milliseconds.
+    pub(crate) fn made_at_ms(&self) -> Option<i64> {
+        i64::try_from(self.timestamp?.to::<u64>()).ok()?.checked_mul(1000)
+    }
+
     pub(crate) fn base_fee_wei(&self) -> u128 {
         self.base_fee_per_gas.map_or(0, |fee| fee.saturating_to())
     }
@@ -58,6 +64,8 @@ pub(crate) struct Log {
     block_hash: Option<B256>,
     transaction_hash: Option<B256>,
     log_index: Option<U64>,
+    /// Newer nodes say it.
+    block_timestamp: Option<U64>,
     #[serde(default)]
     pub(crate) removed: bool,
 }
@@ -66,6 +74,11 @@ impl Log {
     /// Where it stands; none while it is pending.
     pub(crate) fn block(&self) -> Option<BlockRef> {
         Some(BlockRef { number: self.block_number?.to(), hash: task::Hex(self.block_hash?.0) })
+    }
+
+    /// When its block was made, in Unix milliseconds; none where the node does not say it with the log.
+    pub(crate) fn made_at_ms(&self) -> Option<i64> {
+        i64::try_from(self.block_timestamp?.to::<u64>()).ok()?.checked_mul(1000)
     }
 
     pub(crate) fn transaction(&self) -> Hash {

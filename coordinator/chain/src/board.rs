@@ -19,6 +19,8 @@ use crate::{
     transaction::{FeeRule, eip1559},
 };
 
+/// `MAX_CALLBACK_GAS` of the contract.
+const MAX_CALLBACK_GAS: U256 = U256::from_limbs([1_000_000, 0, 0, 0]);
 const TIP_WEI: u128 = 1_000_000_000;
 const MINED_WITHIN: Duration = Duration::from_secs(180);
 
@@ -129,28 +131,45 @@ impl Board {
         let receipt = send(client, key, "deploy", None, U256::ZERO, code).await?;
         let created = receipt.contract_address.unwrap_or_default();
         let board = Self::new(client.clone(), task::Hex(created.into_array()));
+        board.check().await?;
         let mut domain = 0;
         if let Some(name) = &deployment.domain {
             let call = TaskBoard::registerDomainCall { name: name.clone() };
             let receipt = board.call("registerDomain", key, U256::ZERO, &call).await?;
-            let registered = receipt.logs.iter().find_map(|log| {
-                TaskBoard::DomainRegistered::decode_raw_log(log.topics.iter().copied(), &log.data)
-                    .ok()
-            });
-            domain = registered.map_or(0, |event| event.domain);
+            let registered: TaskBoard::DomainRegistered =
+                board.event(&receipt, "registerDomain", "DomainRegistered", |_| true)?;
+            domain = registered.domain;
         }
         for engine in &deployment.engines {
             let call = TaskBoard::registerEngineCall { name: engine.clone() };
-            board.call("registerEngine", key, U256::ZERO, &call).await?;
+            let receipt = board.call("registerEngine", key, U256::ZERO, &call).await?;
+            board.event(
+                &receipt,
+                "registerEngine",
+                "EngineRegistered",
+                |event: &TaskBoard::EngineRegistered| event.name == *engine,
+            )?;
         }
         for coordinator in &deployment.coordinators {
             let coordinator = alloy_address(*coordinator);
             let call = TaskBoard::setCoordinatorCall { domain, coordinator, allowed: true };
-            board.call("setCoordinator", key, U256::ZERO, &call).await?;
+            let receipt = board.call("setCoordinator", key, U256::ZERO, &call).await?;
+            board.event(
+                &receipt,
+                "setCoordinator",
+                "CoordinatorSet",
+                |event: &TaskBoard::CoordinatorSet| event.coordinator == coordinator,
+            )?;
         }
         if let Some(to) = deployment.owner.filter(|to| *to != key.address()) {
             let call = TaskBoard::transferOwnershipCall { to: alloy_address(to) };
-            board.call("transferOwnership", key, U256::ZERO, &call).await?;
+            let receipt = board.call("transferOwnership", key, U256::ZERO, &call).await?;
+            board.event(
+                &receipt,
+                "transferOwnership",
+                "OwnershipTransferStarted",
+                |event: &TaskBoard::OwnershipTransferStarted| event.to == alloy_address(to),
+            )?;
         }
         Ok(Deployed {
             contract: board.contract,
@@ -163,6 +182,7 @@ impl Board {
     /// Submits requests, several in one transaction; their fees are sent along.
     pub async fn submit(&self, key: &Key, requests: &[Submission]) -> Result<Accepted, Error> {
         let packed = requests.iter().map(Submission::encode).collect::<Result<Vec<_>, _>>()?;
+        let requested = packed.len();
         let value =
             requests.iter().fold(U256::ZERO, |sum, request| sum.saturating_add(request.fee));
         let receipt = match <[_; 1]>::try_from(packed) {
@@ -183,7 +203,14 @@ impl Board {
         };
         let ids = receipt.logs.iter().filter(|log| log.address.0 == self.contract.0);
         let ids = ids.filter_map(|log| task_board::Header::of(&log.topics, &log.data).ok());
-        let ids = ids.map(|header| TaskId(header.id.get())).collect();
+        let ids: Vec<_> = ids.map(|header| TaskId(header.id.get())).collect();
+        if ids.len() != requested {
+            return Err(Error::MissingEvent {
+                method: "submit",
+                event: "Submitted",
+                transaction: receipt.transaction(),
+            });
+        }
         Ok(Accepted { ids, receipt: Receipt::of(&receipt) })
     }
 
@@ -202,7 +229,57 @@ impl Board {
     /// Pays the key's whole credit out.
     pub async fn withdraw(&self, key: &Key, to: Address) -> Result<Receipt, Error> {
         let call = TaskBoard::withdrawCall { to: alloy_address(to) };
-        self.call("withdraw", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
+        let receipt = self.call("withdraw", key, U256::ZERO, &call).await?;
+        let account = alloy_address(key.address());
+        let paid = |event: &TaskBoard::Withdrawn| event.account == account;
+        self.event(&receipt, "withdraw", "Withdrawn", paid)?;
+        Ok(Receipt::of(&receipt))
+    }
+
+    /// Whether a TaskBoard answers at the address, before anything is sent there: it has code, and its views say what
+    /// those of a TaskBoard say.
+    pub async fn check(&self) -> Result<(), Error> {
+        let address = self.contract;
+        let not = |reason: String| Error::NotATaskBoard { address, reason };
+        let code: Bytes =
+            self.client.call("eth_getCode", &(address.to_string(), At::Latest.text())).await?;
+        if code.is_empty() {
+            return Err(not("there is no contract".to_owned()));
+        }
+        let told = |error: Error| match error {
+            Error::NoContract(_) => not("it answers a view of a TaskBoard with nothing".to_owned()),
+            Error::Unreadable { .. } | Error::Reverted { .. } => {
+                not(format!("it does not answer like one: {error}"))
+            }
+            other => other,
+        };
+        let most_gas = self
+            .view("MAX_CALLBACK_GAS", &TaskBoard::MAX_CALLBACK_GASCall {})
+            .await
+            .map_err(told)?;
+        let domains = self.domain_count().await.map_err(told)?;
+        if most_gas != MAX_CALLBACK_GAS || domains == 0 {
+            return Err(not("its views say other things than a TaskBoard's".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The event of this contract that says that a call did what it should.
+    fn event<E: SolEvent>(
+        &self,
+        receipt: &TransactionReceipt,
+        method: &'static str,
+        name: &'static str,
+        fits: impl Fn(&E) -> bool,
+    ) -> Result<E, Error> {
+        let ours = receipt.logs.iter().filter(|log| log.address.0 == self.contract.0);
+        ours.filter_map(|log| E::decode_raw_log(log.topics.iter().copied(), &log.data).ok())
+            .find(|event| fits(event))
+            .ok_or_else(|| Error::MissingEvent {
+                method,
+                event: name,
+                transaction: receipt.transaction(),
+            })
     }
 
     /// Whether an account may publish in a domain.
@@ -247,6 +324,15 @@ impl Board {
             .deployment_block
             .get_or_try_init(|| origin::deployment_block(&self.client, None, self.contract));
         found.await.copied()
+    }
+
+    /// When a block was made, in Unix milliseconds; none when the node does not have it.
+    pub async fn made_at_ms(&self, block: &BlockRef) -> Result<Option<i64>, Error> {
+        let endpoint = self.client.endpoint().await?;
+        let header = endpoint.header(At::Number(block.number)).await;
+        self.client.report(&endpoint, &header);
+        let header = header?.filter(|header| header.block().hash == block.hash);
+        Ok(header.and_then(|header| header.made_at_ms()))
     }
 
     /// What publishing one result would cost at the most: with a document of this many bytes, or its digest alone.

@@ -185,6 +185,24 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// What answers at the contract's address is not one of ours.
+    #[error("{address} is no TaskBoard: {reason}; nothing was sent")]
+    NotATaskBoard {
+        /// The address.
+        address: Address,
+        /// What was seen there.
+        reason: String,
+    },
+    /// A transaction was mined without the event that says what it did.
+    #[error("the transaction {transaction} was mined, but it has no {event}: {method} did nothing")]
+    MissingEvent {
+        /// The function.
+        method: &'static str,
+        /// The event.
+        event: &'static str,
+        /// The transaction.
+        transaction: Hash,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -217,6 +235,8 @@ impl Error {
             Self::Reverted { code, .. } => code,
             Self::Encode(error) => error.code(),
             Self::NotMined { .. } => "not_mined",
+            Self::NotATaskBoard { .. } => "not_a_task_board",
+            Self::MissingEvent { .. } => "missing_event",
             Self::Store(error) => error.code(),
         }
     }
@@ -247,6 +267,8 @@ impl Error {
             | Self::EngineNotRegistered(_)
             | Self::Reverted { .. }
             | Self::Encode(_)
+            | Self::NotATaskBoard { .. }
+            | Self::MissingEvent { .. }
             | Self::Store(_) => false,
         }
     }
@@ -286,6 +308,8 @@ impl Error {
             | Self::EngineNotRegistered(_)
             | Self::Reverted { .. }
             | Self::Encode(_)
+            | Self::NotATaskBoard { .. }
+            | Self::MissingEvent { .. }
             | Self::Store(_) => Class::Never,
         }
     }

@@ -37,3 +37,4 @@ pub use endpoint::Endpoints;
 pub use error::Error;
 pub use find::{Found, FoundResult, FoundSubmission};
 pub use key::Key;
+pub use submission::read_back;

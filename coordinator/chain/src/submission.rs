@@ -1,9 +1,10 @@
 //! From a `Submitted` log to a task. Whatever is in the log, something comes out, so that no log stops the watcher.
 
+use alloy::{primitives::B256, sol_types::SolEvent as _};
 use cid::Cid;
 use executor_protocol::Rejection;
 use task::{Hash, Identity, Kind, Malformed, Request, Submission, TaskId};
-use task_board::{DecodeError, Header, Submitted, Tag};
+use task_board::{DecodeError, Header, Submitted, Tag, TaskBoard};
 
 use crate::block::{Log, b256};
 
@@ -19,9 +20,7 @@ pub(crate) fn read(
     log: &Log,
 ) -> Result<(Identity, Submission), DecodeError> {
     let header = Header::of(&log.topics, &log.data)?;
-    let request = task_board::decode_submitted(&log.topics, &log.data)
-        .map_err(|error| malformed(&error))
-        .and_then(request);
+    let request = submitted(&log.topics, &log.data);
     let identity = Identity {
         chain_id,
         contract,
@@ -34,6 +33,29 @@ pub(crate) fn read(
         request,
     };
     Ok((identity, submission))
+}
+
+/// What a coordinator will read of a submission, told before it is sent: the same code reads it.
+pub fn read_back(
+    submission: &task_board::Submission,
+) -> Result<Result<Request, Malformed>, task_board::EncodeError> {
+    let request = submission.encode()?;
+    let event = TaskBoard::Submitted {
+        id: TaskId::new(submission.domain, false, 1).0,
+        requester: alloy::primitives::Address::ZERO,
+        terms: request.terms,
+        module: request.module,
+        input: request.input,
+        entry: request.entry,
+        fee: submission.fee,
+        extra: request.extra,
+    };
+    let log = event.encode_log_data();
+    Ok(submitted(log.topics(), &log.data))
+}
+
+fn submitted(topics: &[B256], data: &[u8]) -> Result<Request, Malformed> {
+    task_board::decode_submitted(topics, data).map_err(|error| malformed(&error)).and_then(request)
 }
 
 fn transaction(hash: Hash) -> String {

@@ -41,7 +41,7 @@ pub fn binary(name: &str) -> Result<PathBuf, Fault> {
 /// When there is no binary.
 pub fn command(variables: &BTreeMap<String, String>) -> Result<Command, Fault> {
     let mut command = Command::new(binary("coordinator")?);
-    command.env_clear().envs(variables).env("COORDINATOR_EXECUTOR", binary("executor")?);
+    command.env_clear().env("COORDINATOR_EXECUTOR", binary("executor")?).envs(variables);
     command.stdin(Stdio::null()).kill_on_drop(true);
     Ok(command)
 }

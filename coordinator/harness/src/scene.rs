@@ -258,6 +258,27 @@ impl Scene {
         Ok(*call.send().await?.tx_hash())
     }
 
+    /// Submits one task as another of Anvil's accounts: 3 and above are nobody's here.
+    ///
+    /// # Errors
+    /// When the contract does not take it.
+    pub async fn submit_as(
+        &self,
+        account: usize,
+        submission: &Submission,
+    ) -> Result<TaskId, Fault> {
+        let request = submission.encode()?;
+        let call = self
+            .board
+            .submit(request.terms, request.module, request.input, request.entry, request.extra)
+            .value(U256::from(request.fee))
+            .from(self.anvil.address(account));
+        let receipt = receipt(self.board.provider(), *call.send().await?.tx_hash()).await?;
+        succeeded(&receipt)?;
+        let log = receipt.logs().first().ok_or("the submission logged nothing")?;
+        Ok(TaskId::new(log.log_decode::<TaskBoard::Submitted>()?.inner.id))
+    }
+
     /// Submits tasks as the client, several in one transaction, and answers their ids.
     ///
     /// # Errors

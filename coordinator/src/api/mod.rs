@@ -2,6 +2,7 @@
 
 mod auth;
 mod error;
+mod listen;
 mod probe;
 mod request;
 mod task;
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 pub use error::Error;
+pub use listen::Bounds;
 pub use probe::Readiness;
 use store::Store;
 use tokio::net::TcpListener;
@@ -30,22 +32,37 @@ pub struct Api {
     metrics: Metrics,
     readiness: Readiness,
     tokens: auth::Tokens,
+    bounds: Bounds,
 }
 
 impl Api {
     /// Puts it together; without tokens everybody is let in.
     #[must_use]
     pub fn new(store: Store, metrics: Metrics, readiness: Readiness, tokens: &[Secret]) -> Self {
-        Self { store, metrics, readiness, tokens: auth::Tokens::new(tokens) }
+        Self {
+            store,
+            metrics,
+            readiness,
+            tokens: auth::Tokens::new(tokens),
+            bounds: Bounds::default(),
+        }
+    }
+
+    /// With other bounds of its connections.
+    #[must_use]
+    pub fn bounded(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self
     }
 
     /// The routes.
     pub fn router(self) -> Router {
         let api = Arc::new(self);
         let guarded = Router::new()
-            .route("/metrics", get(probe::metrics))
+            .route("/metrics", get(probe::render))
             .route("/api/v1/tasks", get(task::list))
             .route("/api/v1/tasks/{id}", get(task::show))
+            .route("/api/v1/tasks/{id}/log", get(task::log))
             .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::check));
         Router::new()
             .route("/healthz", get(probe::health))
@@ -64,6 +81,8 @@ impl Api {
         listener: TcpListener,
         soft: CancellationToken,
     ) -> Result<(), std::io::Error> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(soft.cancelled_owned()).await
+        let bounds = self.bounds;
+        listen::serve(listener, self.router(), bounds, soft).await;
+        Ok(())
     }
 }

@@ -12,7 +12,11 @@ use serde_json::json;
 use store::Store;
 
 use super::{Api, Error};
-use crate::{telemetry::causes, work::Work};
+use crate::{
+    health::{Health, Part},
+    telemetry::causes,
+    work::Work,
+};
 
 /// The longest time that one check may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,6 +30,8 @@ pub struct Readiness {
     pub work: Arc<Work>,
     /// What watcher and publisher complain of.
     pub alarms: chain::Alarms,
+    /// What holds tasks back.
+    pub health: Health,
 }
 
 impl std::fmt::Debug for Readiness {
@@ -38,7 +44,7 @@ impl std::fmt::Debug for Readiness {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Reason {
     part: &'static str,
-    code: &'static str,
+    code: std::borrow::Cow<'static, str>,
     message: String,
 }
 
@@ -52,7 +58,7 @@ impl Readiness {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => reasons.push(Reason {
                 part: "database",
-                code: error.code(),
+                code: error.code().into(),
                 message: causes(&error),
             }),
             Err(_) => reasons.push(late("database")),
@@ -61,13 +67,26 @@ impl Readiness {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => reasons.push(Reason {
                 part: "runtime",
-                code: error.code(),
+                code: error.code().into(),
                 message: causes(&error),
             }),
             Err(_) => reasons.push(late("runtime")),
         }
+        for (part, fault) in self.health.current() {
+            let known = reasons.iter().any(|reason| reason.part == part.name());
+            if !known {
+                let (part, code) = (part.name(), fault.code.into());
+                reasons.push(Reason { part, code, message: fault.message });
+            }
+        }
+        if reasons.iter().all(|reason| reason.part != Part::Content.name()) {
+            for (_, fault) in self.work.failing_places() {
+                let (part, code) = (Part::Content.name(), fault.code.into());
+                warnings.push(Reason { part, code, message: fault.message });
+            }
+        }
         for (alarm, message) in self.alarms.current() {
-            let reason = Reason { part: "chain", code: alarm.code(), message };
+            let reason = Reason { part: "chain", code: alarm.code().into(), message };
             if NOT_READY.contains(&alarm) {
                 reasons.push(reason);
             } else {
@@ -79,7 +98,7 @@ impl Readiness {
 }
 
 fn late(part: &'static str) -> Reason {
-    Reason { part, code: "timed_out", message: format!("the {part} does not answer") }
+    Reason { part, code: "timed_out".into(), message: format!("the {part} does not answer") }
 }
 
 /// The process is alive.
@@ -100,7 +119,13 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Metrics as text.
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Error> {
+pub(super) async fn render(State(api): State<Arc<Api>>) -> Result<Response, Error> {
+    let failing = api.readiness.work.failing_places();
+    for kind in ["gateway", "mirror", "api", "cache"] {
+        let count = failing.iter().filter(|(failing, _)| *failing == kind).count();
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 gateways")]
+        metrics::gauge!("wasm_exec_content_places_failing", "kind" => kind).set(count as f64);
+    }
     let text = api.metrics.render(&api.store).await?;
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, text).into_response())

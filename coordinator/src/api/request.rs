@@ -16,8 +16,14 @@ use crate::metrics::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const ROUTES: [&str; 5] =
-    ["/healthz", "/readyz", "/metrics", "/api/v1/tasks", "/api/v1/tasks/{id}"];
+const ROUTES: [&str; 6] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/api/v1/tasks",
+    "/api/v1/tasks/{id}",
+    "/api/v1/tasks/{id}/log",
+];
 
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let began_at = Instant::now();

@@ -84,13 +84,36 @@ pub(super) async fn show(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
 ) -> Result<Json<Details>, Error> {
-    let row = find(&api, &id).await?.ok_or_else(|| {
-        Error::new(StatusCode::NOT_FOUND, "no_such_task", format!("there is no task {id:?} here"))
-    })?;
+    let row = find(&api, &id).await?.ok_or_else(|| missing(&id))?;
     let local_id = row.task.local_id;
     let result = api.store.result(local_id).await?;
     let timeline = api.store.timeline(local_id).await?;
     Ok(Json(Details::of(&row.task, result.as_ref(), &timeline)))
+}
+
+/// The end of what a task's guest wrote.
+#[derive(Debug, Serialize)]
+pub(super) struct Log {
+    id: TaskId,
+    local_id: LocalId,
+    /// Its lines, each a JSON object of the executor's with the guest's stream and text, escaped.
+    lines: Vec<String>,
+}
+
+/// `GET /api/v1/tasks/{id}/log`
+pub(super) async fn log(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<Log>, Error> {
+    let row = find(&api, &id).await?.ok_or_else(|| missing(&id))?;
+    let local_id = row.task.local_id;
+    let text = api.store.log(local_id).await?.unwrap_or_default();
+    let lines = text.lines().map(str::to_owned).collect();
+    Ok(Json(Log { id: row.task.identity.task_id, local_id, lines }))
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(StatusCode::NOT_FOUND, "no_such_task", format!("there is no task {id:?} here"))
 }
 
 /// A task by its id on the contract, or by `local:` and its number here.

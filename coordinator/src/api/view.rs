@@ -15,6 +15,8 @@ pub(super) struct Summary {
     id: TaskId,
     local_id: LocalId,
     chain_id: u64,
+    /// The same as text: JSON numbers above 2^53 are not read exactly everywhere.
+    chain_id_text: String,
     contract: Address,
     payload: Hash,
     domain: u16,
@@ -63,6 +65,8 @@ pub(super) struct Details {
 #[derive(Debug, Serialize)]
 struct TaskResult {
     document: Option<Box<RawValue>>,
+    /// The same as text: what its SHA-256 is the digest of, also after the answer was read and written again.
+    document_text: String,
     digest: String,
     record: Option<Box<RawValue>>,
 }
@@ -93,6 +97,7 @@ impl Summary {
             id: task.identity.task_id,
             local_id: task.local_id,
             chain_id: task.identity.chain_id,
+            chain_id_text: task.identity.chain_id.to_string(),
             contract: task.identity.contract,
             payload: task.identity.payload,
             domain: task.identity.task_id.domain(),
@@ -132,6 +137,7 @@ impl Details {
             malformed,
             result: result.map(|result| TaskResult {
                 document: raw(&result.document),
+                document_text: result.document.clone(),
                 digest: result.digest.clone(),
                 record: result.record.as_deref().and_then(raw),
             }),
@@ -155,7 +161,7 @@ fn push(timeline: &mut Vec<Step>, event: &Event, at: String) {
             json!({"ours": ours, "status": answer.status, "block": block, "transaction": transaction})
         }
         Event::Started { attempt } => json!({"attempt": attempt}),
-        Event::Deferred { until_ms, code, message } => {
+        Event::Deferred { until_ms, code, message } | Event::Held { until_ms, code, message } => {
             json!({"until": instant(*until_ms), "code": code, "message": message})
         }
         Event::Finished { answer } => json!({"status": answer.status, "code": answer.code}),

@@ -101,6 +101,7 @@ pub(super) async fn withdraw(
 ) -> Result<(), Error> {
     let board = open(&config.chain).await?;
     let key = client_key(&config.chain)?;
+    board.check().await?;
     let to = arguments.to.unwrap_or_else(|| key.address());
     let receipt = {
         let _progress = output.progress("waiting for the transaction");

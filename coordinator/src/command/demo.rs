@@ -106,7 +106,11 @@ async fn tell(
     config.content.mirror = mirror.clone();
     (config.content.gateways, config.content.api) = (Vec::new(), None);
     config.content.deadline = Duration::from_secs(3);
-    config.server = Server { listen: ([127, 0, 0, 1], 0).into(), tokens: Vec::<Secret>::new() };
+    config.server = Server {
+        listen: ([127, 0, 0, 1], 0).into(),
+        tokens: Vec::<Secret>::new(),
+        ..config.server
+    };
     let url = |text: &str| Url::parse(text).map_err(|_| Error::Usage(format!("no URL: {text}")));
     config.chain.endpoints = vec![url(&chain.url)?];
     config.chain.confirmations = None;
@@ -172,7 +176,7 @@ async fn story(
     let until_at = Instant::now() + LIMIT;
     for shown in &mut shown {
         let progress = output.progress(&format!("waiting for task {}", shown.id));
-        let found = submit::wait(&board, shown.id, None, until_at).await;
+        let found = submit::wait_on_chain(&board, shown.id, until_at).await;
         let task = settled(&remote, shown.id).await;
         drop(progress);
         let found = found?;

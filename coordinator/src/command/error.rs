@@ -12,6 +12,12 @@ pub enum Error {
     /// It was done, and the answer is no.
     #[error("{0}")]
     No(String),
+    /// Any coordinator would refuse it: nothing was sent.
+    #[error("{}; nothing was sent", .0.message)]
+    Refused(work::Refused),
+    /// Somebody wanted it to end.
+    #[error("interrupted; what was submitted goes on")]
+    Interrupted,
     /// Something that was asked for is not there.
     #[error("{0}")]
     Missing(String),
@@ -64,6 +70,12 @@ pub enum Error {
     },
 }
 
+impl From<work::Refused> for Error {
+    fn from(refused: work::Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
 impl From<work::Error> for Error {
     fn from(error: work::Error) -> Self {
         Self::Work(Box::new(error))
@@ -96,6 +108,8 @@ impl Error {
             Self::Configuration(_) => "configuration",
             Self::Usage(_) => "usage",
             Self::No(_) => "negative",
+            Self::Refused(refused) => refused.rejection.code(),
+            Self::Interrupted => "interrupted",
             Self::Missing(_) => "missing",
             Self::Chain(error) => error.code(),
             Self::Content(error) => error.code(),
@@ -114,7 +128,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Configuration(_) | Self::Usage(_) => 2,
+            Self::Configuration(_) | Self::Usage(_) | Self::Refused(_) => 2,
             Self::No(_) => 3,
             _ => 1,
         }

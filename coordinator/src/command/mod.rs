@@ -6,6 +6,7 @@ mod content;
 mod demo;
 mod deploy;
 mod error;
+mod logs;
 mod output;
 mod remote;
 mod request;
@@ -83,6 +84,8 @@ enum Command {
     Run(run::Arguments),
     /// Show where a task stands
     Status(status::Arguments),
+    /// Print what a task's guest wrote
+    Logs(logs::Arguments),
     /// Print a task's published result document
     Result(result::Arguments),
     /// Run a published task again, from chain and content alone, and compare the results
@@ -145,6 +148,7 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
         Command::Demo(_)
         | Command::Run(_)
         | Command::Status(_)
+        | Command::Logs(_)
         | Command::Cid(_)
         | Command::Watch(_) => {}
     }
@@ -164,6 +168,7 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
         Command::Submit(arguments) => submit::submit(&config, &arguments, output).await,
         Command::Run(arguments) => run::run(&config, &arguments, output).await,
         Command::Status(arguments) => status::status(&config, &arguments, output).await,
+        Command::Logs(arguments) => logs::logs(&config, &arguments, output).await,
         Command::Result(arguments) => result::result(&config, &arguments, output).await,
         Command::Verify(arguments) => verify::verify(&config, &arguments, output).await,
         Command::Cancel(arguments) => board::cancel(&config, &arguments, output).await,

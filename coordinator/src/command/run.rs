@@ -10,7 +10,7 @@ use super::{Error, Output, board, request};
 use crate::{
     config::Config,
     serve::{self, Workshop},
-    work::{Answered, Prepared, Work},
+    work::{Answered, Looked, Work},
 };
 
 #[derive(Debug, clap::Args)]
@@ -56,8 +56,8 @@ pub(super) async fn run(
 /// Runs a request once, under a name that no task has.
 pub(super) async fn execute(work: &Work, request: &task::Request) -> Result<Answered, Error> {
     match work.prepare(request).await? {
-        Prepared::Answered(answered) => Ok(*answered),
-        Prepared::Runnable(runnable) => {
+        Looked::Answered(answered) => Ok(*answered),
+        Looked::Runnable(runnable) => {
             let name = Name::new(&Instance::of(uuid::Uuid::new_v4().as_bytes()), 1, 1);
             let answered = work.execute(&name, &runnable).await;
             let removed = work.runtime().remove(&name).await;

@@ -92,7 +92,8 @@ fn text(task: &Value) -> String {
         let code = word("/outcome/code").map(|code| format!(" ({code})"));
         lines.push(format!("outcome: {status}{}", code.unwrap_or_default()));
     }
-    if let Some(document) = task.pointer("/result/document") {
+    // As text: what was read as JSON and written again need not be the same bytes.
+    if let Some(document) = word("/result/document_text") {
         lines.push(format!("result: {document}"));
     }
     if let Some(transaction) = word("/publication/transaction") {

@@ -2,21 +2,32 @@ use std::time::{Duration, Instant};
 
 use chain::{Board, FoundResult};
 use executor_protocol::Status;
-use serde_json::json;
-use task::TaskId;
+use serde_json::{Value, json};
+use task::{Hash, TaskId};
 
-use super::{Error, Output, board, content, request, result};
-use crate::config::{Config, value};
+use super::{
+    Error, Output, board, content,
+    remote::{self, Remote},
+    request, result,
+};
+use crate::{
+    admission,
+    config::{Config, value},
+    serve,
+    work::Refused,
+};
 
 /// Tasks in one transaction.
 const BATCH: usize = 100;
 /// Pause between two looks for a result.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Pause after a coordinator could not be asked.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signs with COORDINATOR_CLIENT_KEY. Prints the task's id; --wait tells the result on stderr (with --json it is on stdout) and ends well only if it is ok.
-The rejection of a free task is not published: a wait for it ends after --wait-limit.
+What any coordinator would refuse is refused here, before anything is sent. While it waits it also asks the coordinator at --api, if there is one: a rejection is told at once, with its code.
 
 Examples:
   coordinator submit host/wasm/fib.wasm --entry fib --args '[12]' --wait
@@ -48,10 +59,14 @@ pub(super) async fn submit(
     let key = board::client_key(&config.chain)?;
     let store = content::open(config).await?;
     let prepared = arguments.request.prepare(&store, output).await?;
-    let board = board::open(&config.chain).await?;
     let submission = arguments.request.submission(&prepared);
+    let board = board::open(&config.chain).await?;
+    check(config, &board, &submission).await?;
+    board.check().await?;
     let mut left = arguments.count as usize;
-    let mut ids = Vec::new();
+    // Ids that were told to nobody yet are told in any case.
+    let mut open =
+        Open { output, is_silent: arguments.wait && output.is_json(), tasks: Vec::new() };
     let mut first_block = None;
     while left > 0 {
         let accepted = {
@@ -59,7 +74,7 @@ pub(super) async fn submit(
             let batch = vec![submission.clone(); left.min(BATCH)];
             board.submit(key, &batch).await?
         };
-        left = left.saturating_sub(accepted.ids.len().max(1));
+        left = left.saturating_sub(accepted.ids.len());
         first_block.get_or_insert(accepted.receipt.block.number);
         for id in accepted.ids {
             if !arguments.wait {
@@ -74,21 +89,51 @@ pub(super) async fn submit(
             } else if !output.is_json() {
                 output.data(&id.to_string(), &json!(null));
             }
-            ids.push(id);
+            open.tasks.push((id, accepted.receipt.transaction));
         }
     }
     if !arguments.wait {
         return Ok(());
     }
+    let remote = Remote::new(&config.api, &config.server.tokens)?;
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
     let mut failed = Vec::new();
-    for id in ids {
-        let found = {
-            let progress = output.progress(&format!("waiting for the result of task {id}"));
+    while let Some((id, transaction)) = open.tasks.first().copied() {
+        let waited = {
+            let _progress = output.progress(&format!("waiting for the result of task {id}"));
             let until_at = Instant::now() + arguments.wait_limit;
-            wait(&board, id, first_block, until_at).await.inspect_err(|_| drop(progress))?
+            let submitted = (id, transaction);
+            tokio::select! {
+                waited = wait(&board, submitted, first_block, until_at, Some(&remote)) => waited?,
+                _ = &mut interrupted => return Err(Error::Interrupted),
+            }
+        };
+        let found = match waited {
+            Waited::Published(found) => *found,
+            Waited::Rejected { code, message, document } => {
+                open.tasks.remove(0);
+                let value = json!({
+                    "id": id,
+                    "transaction": transaction,
+                    "status": Status::Rejected,
+                    "code": code,
+                    "message": message,
+                    "document_text": document,
+                    "source": "api",
+                });
+                if output.is_json() {
+                    output.data("", &value);
+                } else {
+                    output.say(&format!("task {id}: rejected ({code}): {message}"));
+                }
+                failed.push(format!("task {id} rejected ({code})"));
+                continue;
+            }
         };
         let document = result::document(&store, &found).await?;
         let value = result::describe(id, &found, &document)?;
+        open.tasks.remove(0);
         // The id is what scripts take; with JSON the line has both.
         if output.is_json() {
             output.data(&document, &value);
@@ -102,31 +147,138 @@ pub(super) async fn submit(
     if failed.is_empty() { Ok(()) } else { Err(Error::No(failed.join(", "))) }
 }
 
-/// Waits for a task's published result.
-pub(super) async fn wait(
+/// Tasks whose result was not told yet. When waiting ends early, their ids are told at least.
+struct Open {
+    output: Output,
+    is_silent: bool,
+    tasks: Vec<(TaskId, Hash)>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.is_silent {
+            return;
+        }
+        for (id, transaction) in &self.tasks {
+            self.output.data("", &json!({"id": id, "transaction": transaction, "status": null}));
+        }
+    }
+}
+
+/// Refuses what any coordinator would refuse: the same code reads and checks it there.
+async fn check(
+    config: &Config,
+    board: &Board,
+    submission: &task_board::Submission,
+) -> Result<(), Error> {
+    let request = chain::read_back(submission)?.map_err(|malformed| Refused::from(&malformed))?;
+    admission::check(&request, &serve::limits(config))?;
+    if admission::has_passed(request.deadline_at, store::now_ms()) {
+        return Err(Error::Refused(Refused {
+            rejection: executor_protocol::Rejection::DeadlinePassed,
+            message: "the deadline has passed already".to_owned(),
+        }));
+    }
+    if request.callback_gas != 0 {
+        let id = TaskId::new(submission.domain, true, 1);
+        let quote = board.quote(id, None, request.callback_gas).await?;
+        admission::pays_for_callback(&request, quote.gas_price_wei)?;
+    }
+    Ok(())
+}
+
+/// Waits for a task's published result, asking the chain alone.
+pub(super) async fn wait_on_chain(
     board: &Board,
     id: TaskId,
-    from_block: Option<u64>,
     until_at: Instant,
 ) -> Result<FoundResult, Error> {
+    match wait(board, (id, task::Hex([0; 32])), None, until_at, None).await? {
+        Waited::Published(found) => Ok(*found),
+        Waited::Rejected { code, .. } => Err(Error::No(format!("task {id} was rejected ({code})"))),
+    }
+}
+
+/// What a wait came to.
+enum Waited {
+    /// A result stands on chain.
+    Published(Box<FoundResult>),
+    /// The coordinator says that it was rejected.
+    Rejected {
+        /// The rejection's code.
+        code: String,
+        /// Why, for people.
+        message: String,
+        /// The document.
+        document: Option<String>,
+    },
+}
+
+/// Waits for a task's published result; a coordinator that can be asked tells of its rejection earlier.
+async fn wait(
+    board: &Board,
+    (id, transaction): (TaskId, Hash),
+    from_block: Option<u64>,
+    until_at: Instant,
+    remote: Option<&Remote>,
+) -> Result<Waited, Error> {
+    let mut ask_at = Instant::now();
     loop {
         match board.find_result(id, from_block).await {
-            Ok(Some(found)) => return Ok(found),
+            Ok(Some(found)) => return Ok(Waited::Published(Box::new(found))),
             Ok(None) => {
                 // What is published under a free task's id need not be its result.
                 if id.is_kept() && board.is_closed(id).await? {
                     // Closed without a result, unless one came between the two questions.
-                    return board.find_result(id, from_block).await?.ok_or_else(|| {
+                    let found = board.find_result(id, from_block).await?.ok_or_else(|| {
                         Error::No(format!("task {id} was closed without a result: it expired"))
                     });
+                    return found.map(|found| Waited::Published(Box::new(found)));
                 }
             }
             Err(error) if error.retry() => tracing::warn!(%error, "cannot look for the result yet"),
             Err(error) => return Err(error.into()),
         }
+        if let Some(remote) = remote.filter(|_| ask_at <= Instant::now()) {
+            match remote.task(&id.to_string()).await {
+                Ok(answer) => {
+                    if let Some(waited) = told(&answer.value, id, transaction)? {
+                        return Ok(waited);
+                    }
+                }
+                // Nobody is there, or it is not its task: the chain alone tells.
+                Err(_) => ask_at = Instant::now() + ASK_AGAIN,
+            }
+        }
         if Instant::now() >= until_at {
             return Err(Error::No(format!("task {id} has no result yet; the wait is over")));
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What a coordinator's answer says of the end of a task that will have no result on chain; none while it may have one,
+/// and of another task.
+fn told(task: &Value, id: TaskId, transaction: Hash) -> Result<Option<Waited>, Error> {
+    let word = |pointer| remote::text(task, pointer);
+    if word("/transaction") != Some(transaction.to_string().as_str()) {
+        return Ok(None);
+    }
+    let rejected = word("/outcome/status") == Some(Status::Rejected.name());
+    match word("/state") {
+        // One with a fee is published: the chain tells, and says that the fee is back.
+        Some("finished" | "final") if rejected => {
+            let record = |name| word(name).map(str::to_owned);
+            Ok(Some(Waited::Rejected {
+                code: record("/outcome/code").unwrap_or_default(),
+                message: record("/result/record/message").unwrap_or_default(),
+                document: record("/result/document_text"),
+            }))
+        }
+        Some("cancelled") => {
+            let reason = task.get("cancelled").map(Value::to_string).unwrap_or_default();
+            Err(Error::No(format!("task {id} was cancelled: {reason}")))
+        }
+        _ => Ok(None),
     }
 }

@@ -163,10 +163,10 @@ async fn compare(
 /// The document of a rejection that request and content alone ask for; none when the task could be run here.
 async fn prepared(workshop: &Workshop, request: &task::Request) -> Result<Option<Document>, Error> {
     match workshop.work.prepare(request).await {
-        Ok(crate::work::Prepared::Answered(answered)) => Ok(Some(answered.document)),
-        Ok(crate::work::Prepared::Runnable(_)) => Ok(None),
+        Ok(crate::work::Looked::Answered(answered)) => Ok(Some(answered.document)),
+        Ok(crate::work::Looked::Runnable(_)) => Ok(None),
         // What the coordinator could not have, we cannot have either.
-        Err(error) if error.is_content() => {
+        Err(crate::work::Error::Content { .. }) => {
             Ok(Some(Document::of(&Outcome::Rejected(Rejection::ContentUnavailable))))
         }
         Err(error) => Err(error.into()),

@@ -347,6 +347,9 @@ impl Checker<'_> {
             max_input_bytes: self.bytes("max_input_bytes"),
             min_fee_wei: self.number("min_fee_wei"),
             quota: self.number("quota"),
+            quota_run_time: self.duration("quota_run_time"),
+            rejection_budget_wei: self
+                .optional("rejection_budget", NUMBER, |text| text.parse().ok()),
         })
     }
 
@@ -368,7 +371,12 @@ impl Checker<'_> {
                 "an address of the loopback interface, or any with COORDINATOR_API_TOKEN_FILE",
             );
         }
-        Some(Server { listen: listen?, tokens })
+        Some(Server {
+            listen: listen?,
+            tokens,
+            connections: self.positive("api_connections"),
+            header_timeout: self.span("api_header_timeout"),
+        })
     }
 
     fn tokens(&mut self) -> Vec<Secret> {

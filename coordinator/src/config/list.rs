@@ -117,7 +117,7 @@ pub static SETTINGS: &[Setting] = &[
         "content_deadline",
         "TIME",
         Text("1h"),
-        "how long content that cannot be had is tried again when the task has no deadline",
+        "how long content that is proved to be missing or wrong is tried again, whatever deadline the task names",
     ),
     // ---- chain
     open(
@@ -303,6 +303,20 @@ pub static SETTINGS: &[Setting] = &[
     ),
     open(
         WORK,
+        "quota_run_time",
+        "TIME",
+        Text("30m"),
+        "run time that the free tasks may take which one requester submits in an hour",
+    ),
+    open(
+        WORK,
+        "rejection_budget",
+        "WEI",
+        Unset("1 ether on development chains (31337, 1337), else 0"),
+        "what may be spent in a day on publishing rejections that no fee pays for, in wei; 0 publishes none",
+    ),
+    open(
+        WORK,
         "namespace",
         "NAME",
         Text("default"),
@@ -342,9 +356,23 @@ pub static SETTINGS: &[Setting] = &[
     ),
     open(
         SERVER,
+        "api_connections",
+        "NUMBER",
+        Text("256"),
+        "connections to the HTTP address at once; more wait",
+    ),
+    open(
+        SERVER,
+        "api_header_timeout",
+        "TIME",
+        Text("10s"),
+        "how long a connection may take to send a request's head, also between two requests",
+    ),
+    open(
+        SERVER,
         "api",
         "URL",
         Text("http://127.0.0.1:8480"),
-        "where `status` and `watch` find a coordinator",
+        "where `status`, `watch`, `logs` and `submit --wait` find a coordinator",
     ),
 ];

@@ -130,7 +130,7 @@ pub struct Content {
     pub probe_interval: Duration,
     /// Size of the cache.
     pub cache_bytes: u64,
-    /// How long unavailable content is tried again for a task without a deadline.
+    /// How long content that is proved to be missing is tried again.
     pub deadline: Duration,
 }
 
@@ -223,6 +223,10 @@ pub struct Work {
     pub min_fee_wei: u128,
     /// Free tasks of one requester in an hour.
     pub quota: u32,
+    /// Run time of these.
+    pub quota_run_time: Duration,
+    /// What may be spent in a day on publishing rejections that no fee pays for; none leaves it to the chain.
+    pub rejection_budget_wei: Option<u128>,
 }
 
 /// The HTTP server.
@@ -232,6 +236,10 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Bearer tokens; empty lets everybody in.
     pub tokens: Vec<Secret>,
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a connection may take to send a request's head.
+    pub header_timeout: Duration,
 }
 
 impl Config {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use task::Task;
+use store::Versioned;
 
 use super::Options;
 
@@ -18,12 +18,16 @@ pub(super) fn pause(options: &Options, failures: u32, spread: u64) -> Duration {
     doubled + tenth.mul_f64((spread % 100) as f64 / 100.0)
 }
 
-/// Until when content that cannot be had is tried for, in Unix milliseconds. The deadline of a kept task is the
-/// contract's: its rejection must be on chain before it, so the last minute (at most a tenth) is left for that.
+/// Until when content that is proved to be missing is tried for, in Unix milliseconds: for a while after that was
+/// first proved, whatever deadline the task names. The deadline of a kept task is the contract's: its rejection must be
+/// on chain before it, so the last minute (at most a tenth) is left for that.
 #[must_use]
-pub(super) fn content_until_ms(options: &Options, task: &Task) -> i64 {
-    let own = i64::try_from(options.content_deadline.as_millis()).unwrap_or(i64::MAX);
-    let own = task.seen_at_ms.saturating_add(own);
+pub(super) fn content_until_ms(options: &Options, versioned: &Versioned, now_ms: i64) -> i64 {
+    let task = &versioned.task;
+    let most = i64::try_from(options.content_deadline.as_millis()).unwrap_or(i64::MAX);
+    let since_ms =
+        if versioned.missing_since_ms == 0 { now_ms } else { versioned.missing_since_ms };
+    let own = since_ms.saturating_add(most);
     let deadline = task.submission.request.as_ref().ok().and_then(|request| request.deadline_at);
     let Some(deadline_ms) =
         deadline.map(|at| i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1000))
@@ -31,10 +35,10 @@ pub(super) fn content_until_ms(options: &Options, task: &Task) -> i64 {
         return own;
     };
     if !task.identity.task_id.is_kept() {
-        return deadline_ms;
+        return deadline_ms.min(own);
     }
     let window = deadline_ms.saturating_sub(task.seen_at_ms).max(0);
-    deadline_ms - (window / 10).min(60_000)
+    (deadline_ms - (window / 10).min(60_000)).min(own)
 }
 
 #[cfg(test)]
@@ -49,7 +53,10 @@ mod tests {
             concurrency: NonZeroUsize::MIN,
             fetches: NonZeroUsize::MIN,
             publishes: true,
-            terms: Terms { min_fee_wei: 0, free_tasks_per_hour: 1 },
+            rejection_budget_wei: None,
+            rejection_batch: Duration::from_secs(1),
+            slow_rejection_batch: Duration::from_secs(1),
+            terms: Terms { min_fee_wei: 0, free_tasks_per_hour: 1, free_run_time_per_hour_ms: 1 },
             retries: 5,
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(60),

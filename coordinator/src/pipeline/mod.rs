@@ -1,45 +1,67 @@
 //! The plot: apply what was reported, find tasks with a step that is due, take one step at a time, save, repeat.
 //!
-//! The database is the queue: nothing is remembered here but which tasks have a worker right now, so start-up recovery
-//! and normal work are one code path. Channels only wake.
+//! The database is the queue: nothing is remembered here but which tasks have a worker right now and what requesters
+//! used lately, so start-up recovery and normal work are one code path. Channels only wake.
 
 mod backoff;
+mod fair;
+mod fault;
 mod step;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use store::{Store, Versioned};
+use fair::{Lane, Rules};
+use store::{Queue, Store, Versioned, Waiting};
 use task::{Effect, LocalId, Policy, State};
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{admission::Terms, work::Work};
+use crate::{
+    admission::Terms,
+    health::{Health, Part},
+    price::Prices,
+    work::Work,
+};
 
 /// How many reported events are applied in one transaction.
 const EVENTS_AT_ONCE: u32 = 256;
-/// How often old tasks are looked for, and how many are forgotten in one transaction.
+/// How often old tasks are looked for, and how many are forgotten in one transaction: few, because nothing else is
+/// written meanwhile.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
-const FORGET_AT_ONCE: u32 = 500;
+const FORGET_AT_ONCE: u32 = 50;
 /// The longest sleep: a wake that was lost delays no longer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// The longest sleep while tasks wait for a place that somebody may have to give back.
+const CROWDED_SLEEP: Duration = Duration::from_millis(100);
+/// Flows that are looked at in one round; the next round goes on behind them.
+const FLOWS: u32 = 64;
+/// Tasks that are stopped for others at once, in each lane.
+const STOPPING: usize = 4;
 
 /// The pipeline's settings.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Guests at once.
     pub concurrency: NonZeroUsize,
-    /// Tasks whose content is fetched or looked at, at once, beside those that run.
+    /// Tasks whose content is fetched for the first time, at once; later tries have a quarter as many places beside.
     pub fetches: NonZeroUsize,
     /// Whether results are published.
     pub publishes: bool,
+    /// What may be spent on publishing rejections that nobody paid for, in wei a day; 0 publishes none, and nothing said
+    /// leaves it to the chain.
+    pub rejection_budget_wei: Option<u128>,
+    /// How long such rejections wait for others to go with them, on a chain for development.
+    pub rejection_batch: Duration,
+    /// And on others.
+    pub slow_rejection_batch: Duration,
     /// Whom this coordinator works for.
     pub terms: Terms,
     /// Lost jobs of one task before it is given up.
@@ -48,7 +70,7 @@ pub struct Options {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
-    /// How long content that cannot be had is tried for when the task has no deadline.
+    /// How long content that is proved to be missing is tried for, whatever deadline the task names.
     pub content_deadline: Duration,
     /// How long settled tasks are kept.
     pub retention: Duration,
@@ -79,7 +101,21 @@ pub enum Error {
 pub struct Pipeline {
     shared: Arc<Shared>,
     workers: JoinSet<(LocalId, Result<(), store::Error>)>,
-    busy: HashMap<LocalId, CancellationToken>,
+    busy: HashMap<LocalId, Stop>,
+    probes: JoinSet<Part>,
+    probed: HashSet<Part>,
+    /// The flow behind which each lane looks next.
+    behind: HashMap<Way, String>,
+    /// Whether somebody waits for a place.
+    crowded: bool,
+}
+
+/// How a worker is stopped.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    token: CancellationToken,
+    /// For another task, which gets the place.
+    for_another: Arc<AtomicBool>,
 }
 
 /// What the workers share.
@@ -87,44 +123,136 @@ pub struct Pipeline {
 struct Shared {
     store: Store,
     work: Arc<Work>,
+    health: Health,
+    prices: Prices,
     instance: job::Instance,
     options: Options,
     wakes: Wakes,
-    fetch_places: Arc<Semaphore>,
-    run_places: Arc<Semaphore>,
+    lanes: Mutex<Lanes>,
+    /// How often a step was put off for the same reason.
+    held: Mutex<HashMap<LocalId, (u32, String)>>,
+    began_at: Instant,
 }
 
-/// A place of a lane, held while a worker is in it.
 #[derive(Debug)]
-enum Place {
-    Fetch(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
-    Run(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
-    /// Short steps need none.
+struct Lanes {
+    first: Lane,
+    again: Lane,
+    run: Lane,
+    /// Whether a task waits for a place to run.
+    runs_wait: bool,
+}
+
+/// The lanes: a later try never takes the place of a first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Way {
+    /// Content is fetched for the first time.
+    First,
+    /// Content is fetched again.
+    Again,
+    /// A job runs.
+    Run,
+    /// Short steps need no place.
     Short,
 }
 
-const FETCH_STATES: &[&str] = &["requested", "fetching"];
-const RUN_STATES: &[&str] = &["running", "ready"];
-const SHORT_STATES: &[&str] = &["finished", "mined", "final", "withheld", "cancelled"];
-/// Short steps that are begun at once.
+impl Way {
+    const ALL: [Self; 4] = [Self::Run, Self::First, Self::Again, Self::Short];
+
+    fn states(self) -> &'static [&'static str] {
+        match self {
+            Self::First | Self::Again => &["requested", "fetching"],
+            Self::Run => &["running", "ready"],
+            Self::Short => &["finished", "mined", "final", "withheld", "cancelled"],
+        }
+    }
+
+    fn again(self) -> Option<bool> {
+        match self {
+            Self::First => Some(false),
+            Self::Again => Some(true),
+            Self::Run | Self::Short => None,
+        }
+    }
+
+    /// Without which part nothing can be done here.
+    fn needs(self) -> Option<Part> {
+        match self {
+            Self::First | Self::Again => Some(Part::Content),
+            Self::Run => Some(Part::Runtime),
+            Self::Short => None,
+        }
+    }
+}
+
+/// What rejections that nobody pays for may cost in a day where money is worth nothing.
+const DEVELOPMENT_REJECTION_BUDGET_WEI: u128 = 1_000_000_000_000_000_000;
+/// Short steps that are begun in one round.
 const SHORT_STEPS: usize = 16;
+/// A guest is stopped for another requester's after this time at the earliest, if its own place is not on loan.
+const RUN_QUANTUM_MS: u64 = 2_000;
+/// And after this time, once, for one of the same requester that never ran.
+const OWN_QUANTUM_MS: u64 = 8_000;
+/// A first fetch gives way to another one after this time; it goes on as a later try.
+const FETCH_QUANTUM_MS: u64 = 2_000;
+
+impl Lanes {
+    fn new(options: &Options) -> Self {
+        let (runs, fetches) = (options.concurrency.get(), options.fetches.get());
+        let rules =
+            |places, quantum_ms, within_flow_ms| Rules { places, quantum_ms, within_flow_ms };
+        Self {
+            first: Lane::new(rules(fetches, FETCH_QUANTUM_MS, Some(FETCH_QUANTUM_MS))),
+            again: Lane::new(rules((fetches / 4).max(1), FETCH_QUANTUM_MS, None)),
+            run: Lane::new(rules(runs, RUN_QUANTUM_MS, Some(OWN_QUANTUM_MS))),
+            runs_wait: false,
+        }
+    }
+
+    fn lane(&mut self, way: Way) -> Option<&mut Lane> {
+        match way {
+            Way::First => Some(&mut self.first),
+            Way::Again => Some(&mut self.again),
+            Way::Run => Some(&mut self.run),
+            Way::Short => None,
+        }
+    }
+}
 
 impl Pipeline {
     /// Puts the pipeline together; nothing is started.
     #[must_use]
-    pub fn new(store: Store, work: Arc<Work>, options: Options, wakes: Wakes) -> Self {
+    pub fn new(
+        store: Store,
+        work: Arc<Work>,
+        health: Health,
+        prices: Prices,
+        options: Options,
+        wakes: Wakes,
+    ) -> Self {
         let instance =
             job::Instance::parse(store.instance()).unwrap_or_else(|| job::Instance::of(&[0; 16]));
         let shared = Shared {
-            fetch_places: Arc::new(Semaphore::new(options.fetches.get())),
-            run_places: Arc::new(Semaphore::new(options.concurrency.get())),
+            lanes: Mutex::new(Lanes::new(&options)),
             store,
             work,
+            health,
+            prices,
             instance,
             options,
             wakes,
+            held: Mutex::default(),
+            began_at: Instant::now(),
         };
-        Self { shared: Arc::new(shared), workers: JoinSet::new(), busy: HashMap::new() }
+        Self {
+            shared: Arc::new(shared),
+            workers: JoinSet::new(),
+            busy: HashMap::new(),
+            probes: JoinSet::new(),
+            probed: HashSet::new(),
+            behind: HashMap::new(),
+            crowded: false,
+        }
     }
 
     /// Works until `soft` is cancelled. Every step is saved, so a stop waits for no guest: what runs is followed or
@@ -133,14 +261,23 @@ impl Pipeline {
         self.sweep().await;
         let mut forget_at = Instant::now();
         while !soft.is_cancelled() {
-            if forget_at <= Instant::now() && !self.forget_old().await? {
-                forget_at = Instant::now() + FORGET_EVERY;
+            let mut more_to_forget = false;
+            if forget_at <= Instant::now() {
+                more_to_forget = self.forget_old().await?;
+                if !more_to_forget {
+                    forget_at = Instant::now() + FORGET_EVERY;
+                }
             }
             let woken = Arc::clone(&self.shared.wakes.pipeline);
             let woken = woken.notified();
             let more = self.apply_reported().await?;
+            self.probe(&soft);
             self.dispatch().await?;
-            if more {
+            if more || more_to_forget {
+                while let Some(done) = self.workers.try_join_next() {
+                    self.leave(done)?;
+                }
+                tokio::task::yield_now().await;
                 continue;
             }
             let sleep = self.until_next_step().await?;
@@ -149,13 +286,15 @@ impl Pipeline {
                 () = soft.cancelled() => {}
                 () = tokio::time::sleep(sleep) => {}
                 Some(done) = self.workers.join_next() => self.leave(done)?,
+                Some(done) = self.probes.join_next() => self.well_again(done).await?,
             }
             while let Some(done) = self.workers.try_join_next() {
                 self.leave(done)?;
             }
         }
+        self.probes.shutdown().await;
         for stop in self.busy.values() {
-            stop.cancel();
+            stop.token.cancel();
         }
         while let Some(done) = self.workers.join_next().await {
             self.leave(done)?;
@@ -180,11 +319,41 @@ impl Pipeline {
     ) -> Result<(), Error> {
         let (id, result) = done.map_err(Error::Worker)?;
         self.busy.remove(&id);
+        self.shared.leave_lanes(id);
         match result {
             // Somebody else's event came first: the next round sees the row as it is now.
             Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Looks after every part that is not well until it is.
+    fn probe(&mut self, soft: &CancellationToken) {
+        for part in self.shared.health.faulty() {
+            if self.probed.insert(part) {
+                let (shared, soft) = (Arc::clone(&self.shared), soft.clone());
+                self.probes.spawn(async move {
+                    shared.until_well(part, &soft).await;
+                    part
+                });
+            }
+        }
+    }
+
+    async fn well_again(
+        &mut self,
+        done: Result<Part, tokio::task::JoinError>,
+    ) -> Result<(), Error> {
+        let part = done.map_err(Error::Worker)?;
+        if part == Part::Content {
+            // What was thought to be missing was asked of something that was not well.
+            let mut writer = self.shared.store.begin().await?;
+            writer.doubt_content().await?;
+            writer.commit().await?;
+        }
+        self.probed.remove(&part);
+        self.shared.health.clear(part);
+        Ok(())
     }
 
     /// Applies reported events; answers whether there may be more.
@@ -214,7 +383,7 @@ impl Pipeline {
         writer.commit().await?;
         for id in stopped {
             if let Some(stop) = self.busy.get(&id) {
-                stop.cancel();
+                stop.token.cancel();
             }
         }
         Ok(events.len() == EVENTS_AT_ONCE as usize)
@@ -222,53 +391,96 @@ impl Pipeline {
 
     /// Gives tasks with a due step to workers, as far as there are places.
     async fn dispatch(&mut self) -> Result<(), Error> {
-        for (states, places) in [
-            (RUN_STATES, Some(Arc::clone(&self.shared.run_places))),
-            (FETCH_STATES, Some(Arc::clone(&self.shared.fetch_places))),
-            (SHORT_STATES, None),
-        ] {
-            let mut after = LocalId(0);
-            loop {
-                let free = places.as_ref().map_or(SHORT_STEPS, |lane| lane.available_permits());
-                if free == 0 {
-                    break;
-                }
-                let limit = free + self.busy.len();
-                let now_ms = store::now_ms();
-                let due = self
-                    .shared
-                    .store
-                    .due(states, now_ms, after, u32::try_from(limit).unwrap_or(u32::MAX))
-                    .await?;
-                let page = due.len();
-                for versioned in due {
-                    after = versioned.task.local_id;
-                    // What the watcher said of a new task is applied first, lest its worker work in vain.
-                    let is_told = versioned.task.included.is_some() || states != FETCH_STATES;
-                    if !is_told || self.busy.contains_key(&after) {
-                        continue;
-                    }
-                    let place = match (&places, states) {
-                        (None, _) => Place::Short,
-                        (Some(lane), states) => match Arc::clone(lane).try_acquire_owned() {
-                            Err(_) => break,
-                            Ok(permit) if states == FETCH_STATES => Place::Fetch(permit),
-                            Ok(permit) => Place::Run(permit),
-                        },
-                    };
-                    self.start(versioned, place);
-                }
-                if page < limit || places.is_none() {
-                    break;
-                }
+        self.crowded = false;
+        for way in Way::ALL {
+            if way.needs().is_some_and(|part| self.shared.health.stops(part)) {
+                continue;
             }
+            let mut waiting = self.waiting(way).await?;
+            waiting.retain(|task| !self.busy.contains_key(&task.id));
+            if way == Way::Short {
+                waiting.truncate(SHORT_STEPS);
+                for task in waiting {
+                    self.start(task.id, way).await?;
+                }
+                continue;
+            }
+            loop {
+                let next = {
+                    let mut lanes = self.shared.lanes();
+                    let now_ms = self.shared.clock_ms();
+                    lanes.lane(way).and_then(|lane| {
+                        let next = waiting.get(lane.next(&waiting, now_ms)?)?.clone();
+                        lane.take(&next, now_ms);
+                        Some(next)
+                    })
+                };
+                let Some(next) = next else { break };
+                waiting.retain(|task| task.id != next.id);
+                self.start(next.id, way).await?;
+            }
+            self.make_room(way, &waiting);
         }
         Ok(())
     }
 
-    fn start(&mut self, versioned: Versioned, place: Place) {
-        let id = versioned.task.local_id;
-        let stop = CancellationToken::new();
+    /// Stops who has to give way to those that wait.
+    fn make_room(&mut self, way: Way, waiting: &[Waiting]) {
+        let mut lanes = self.shared.lanes();
+        if way == Way::Run {
+            lanes.runs_wait = !waiting.is_empty();
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        self.crowded = true;
+        let now_ms = self.shared.clock_ms();
+        let Some(lane) = lanes.lane(way) else { return };
+        while lane.stopping() < STOPPING.min(waiting.len()) {
+            let Some(id) = lane.gives_way(waiting, now_ms) else { break };
+            if let Some(stop) = self.busy.get(&id) {
+                stop.for_another.store(true, Ordering::SeqCst);
+                stop.token.cancel();
+            }
+        }
+    }
+
+    /// What waits for a lane's places, in the order of time.
+    async fn waiting(&mut self, way: Way) -> Result<Vec<Waiting>, Error> {
+        let places = self.shared.lanes().lane(way).map_or(SHORT_STEPS, |lane| lane.places());
+        let behind = self.behind.remove(&way).unwrap_or_default();
+        let mut waiting = self.look(way, &behind, places).await?;
+        let flows: HashSet<_> = waiting.iter().map(|task| task.flow.as_str()).collect();
+        if flows.len() >= FLOWS as usize {
+            if let Some(last) = flows.iter().max() {
+                self.behind.insert(way, (*last).to_owned());
+            }
+        } else if !behind.is_empty() {
+            waiting = self.look(way, "", places).await?;
+        }
+        waiting.sort_by_key(|task| (task.due_at_ms, task.id));
+        Ok(waiting)
+    }
+
+    async fn look(&self, way: Way, behind: &str, places: usize) -> Result<Vec<Waiting>, Error> {
+        let queue = Queue {
+            states: way.states(),
+            again: way.again(),
+            now_ms: store::now_ms(),
+            behind,
+            flows: FLOWS,
+            // Those that have a worker stand in front.
+            each: u32::try_from(places + SHORT_STEPS).unwrap_or(u32::MAX),
+        };
+        Ok(self.shared.store.waiting(&queue).await?)
+    }
+
+    async fn start(&mut self, id: LocalId, way: Way) -> Result<(), Error> {
+        let Some(versioned) = self.shared.store.task(id).await? else {
+            self.shared.leave_lanes(id);
+            return Ok(());
+        };
+        let stop = Stop::default();
         self.busy.insert(id, stop.clone());
         let shared = Arc::clone(&self.shared);
         let span = tracing::info_span!(
@@ -278,10 +490,11 @@ impl Pipeline {
             task.attempt = versioned.task.attempts
         );
         let worker = async move {
-            let result = step::Worker { shared, stop, place }.drive(versioned).await;
+            let result = step::Worker { shared, stop, way }.drive(versioned).await;
             (id, result)
         };
         self.workers.spawn(tracing::Instrument::instrument(worker, span));
+        Ok(())
     }
 
     async fn until_next_step(&self) -> Result<Duration, Error> {
@@ -290,7 +503,7 @@ impl Pipeline {
         let wait = next.map_or(LONGEST_SLEEP, |at| {
             Duration::from_millis(u64::try_from(at - now_ms).unwrap_or(0))
         });
-        Ok(wait.min(LONGEST_SLEEP))
+        Ok(wait.min(if self.crowded { CROWDED_SLEEP } else { LONGEST_SLEEP }))
     }
 
     /// Removes jobs of this instance that no running task names: what a crash left between two steps.
@@ -319,11 +532,50 @@ impl Pipeline {
 
 impl Shared {
     fn policy(&self) -> Policy {
-        Policy { publishes: self.options.publishes }
+        let publishes = self.options.publishes;
+        Policy { publishes, rejections: publishes && self.rejection_budget_wei() > 0 }
+    }
+
+    /// What may be spent on rejections in a day. While the chain is not known nothing is spent, nor given up.
+    fn rejection_budget_wei(&self) -> u128 {
+        match (self.options.rejection_budget_wei, self.prices.is_development()) {
+            (Some(budget), _) => budget,
+            (None, Some(true)) => DEVELOPMENT_REJECTION_BUDGET_WEI,
+            (None, Some(false)) => 0,
+            (None, None) => u128::MAX,
+        }
+    }
+
+    fn rejection_batch_ms(&self) -> i64 {
+        let batch = match self.prices.is_development() {
+            Some(false) => self.options.slow_rejection_batch,
+            _ => self.options.rejection_batch,
+        };
+        i64::try_from(batch.as_millis()).unwrap_or(i64::MAX / 2).max(1)
     }
 
     fn next(&self, versioned: &Versioned) -> Effect {
         versioned.task.next(self.policy(), store::now_ms())
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A clock that never goes back, in milliseconds.
+    fn clock_ms(&self) -> u64 {
+        u64::try_from(self.began_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives back whatever places a task has.
+    fn leave_lanes(&self, id: LocalId) {
+        let now_ms = self.clock_ms();
+        let mut lanes = self.lanes();
+        for way in [Way::First, Way::Again, Way::Run] {
+            if let Some(lane) = lanes.lane(way) {
+                lane.give_back(id, now_ms);
+            }
+        }
     }
 }
 

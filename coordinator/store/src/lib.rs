@@ -19,7 +19,7 @@ pub use event::{EventRow, TimelineEntry};
 pub use origin::Engine;
 pub use outbox::{Account, Attempt, Mined, Outgoing, OutgoingState, Pending, PendingState};
 pub use result::{Publication, ResultRow};
-pub use task_row::{Filter, Inserted, Versioned};
+pub use task_row::{Filter, Inserted, Queue, Use, Versioned, Waiting};
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -100,3 +100,6 @@ pub fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

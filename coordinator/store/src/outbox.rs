@@ -370,6 +370,10 @@ impl Writer {
     }
 }
 
+/// How many publications of a contract wait for a transaction.
+pub(crate) const QUEUED_COUNT: &str =
+    "select count(*) from publications where state = 'queued' and chain_id = ? and contract = ?";
+
 impl Store {
     /// The nonces that are not settled (open or mined), lowest first, with every attempt.
     pub async fn unsettled(&self, account: &Account) -> Result<Vec<Outgoing>, Error> {
@@ -403,14 +407,12 @@ impl Store {
 
     /// How many publications wait for a transaction.
     pub async fn queued_count(&self, board: &Board) -> Result<u64, Error> {
-        let row = sqlx::query(
-            "select count(*) from publications where state = 'queued' and chain_id = ? and contract = ?",
-        )
-        .bind(signed(board.chain_id))
-        .bind(board.contract.to_string())
-        .fetch_one(&self.reader)
-        .await
-        .map_err(Error::doing("counting publications"))?;
+        let row = sqlx::query(QUEUED_COUNT)
+            .bind(signed(board.chain_id))
+            .bind(board.contract.to_string())
+            .fetch_one(&self.reader)
+            .await
+            .map_err(Error::doing("counting publications"))?;
         row.try_get(0).map(unsigned).map_err(Error::doing("counting publications"))
     }
 }

@@ -102,30 +102,46 @@ impl Writer {
     }
 }
 
+/// Tasks that may be forgotten, the oldest first.
+pub(crate) const SETTLED: &str =
+    "select local_id from tasks indexed by tasks_settled where rests = 1 and state in ('final', 'cancelled')
+     and seen_at_ms < ?
+     order by seen_at_ms, local_id limit ?";
+/// A result that waits for a transaction and is no rejection.
+pub(crate) const RESULTS_QUEUED: &str =
+    "select 1 from publications where state = 'queued' and chain_id = ?
+     and contract = ? and status <> 4 limit 1";
+/// What is forgotten of one task, the task itself last.
+pub(crate) const FORGET: &[&str] = &[
+    "delete from events where task = ?",
+    "delete from results where task = ?",
+    "delete from publications where task = ?",
+    "delete from sightings where task = ?",
+    "delete from tasks where local_id = ?",
+];
+
 impl Writer {
     /// Forgets settled tasks that were seen before `before_ms` (Unix milliseconds), with their events, results and
     /// publications; at most `limit`. Answers how many. Nonces of that age that are settled and hold nothing any more go too,
     /// with everything that was signed for them.
     pub async fn forget_settled(&mut self, before_ms: i64, limit: u32) -> Result<u64, Error> {
         let doing = Error::doing;
-        let old = "select local_id from tasks where rests = 1 and state in ('final', 'cancelled')
-                   and seen_at_ms < ?1 order by local_id limit ?2";
-        for table in ["events", "results", "publications", "sightings"] {
-            let sql = format!("delete from {table} where task in ({old})");
-            sqlx::query(sqlx::AssertSqlSafe(sql))
-                .bind(before_ms)
-                .bind(limit)
-                .execute(&mut *self.transaction)
-                .await
-                .map_err(doing("forgetting what belongs to old tasks"))?;
-        }
-        let sql = format!("delete from tasks where local_id in ({old})");
-        let forgotten = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = sqlx::query(SETTLED)
             .bind(before_ms)
             .bind(limit)
-            .execute(&mut *self.transaction)
+            .fetch_all(&mut *self.transaction)
             .await
-            .map_err(doing("forgetting old tasks"))?;
+            .map_err(doing("looking for old tasks"))?;
+        for row in &rows {
+            let id: i64 = row.try_get(0).map_err(doing("looking for old tasks"))?;
+            for sql in FORGET {
+                sqlx::query(*sql)
+                    .bind(id)
+                    .execute(&mut *self.transaction)
+                    .await
+                    .map_err(doing("forgetting an old task"))?;
+            }
+        }
         // The signed bytes first: they refer to the nonce.
         let old = "select o.chain_id, o.sender, o.nonce from outbox o where o.state in ('final', 'taken') and o.created_at_ms < ?1
                    and not exists (select 1 from publications p where p.chain_id = o.chain_id
@@ -139,11 +155,89 @@ impl Writer {
                 .await
                 .map_err(doing("forgetting old nonces"))?;
         }
-        Ok(forgotten.rows_affected())
+        Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Writer {
+    /// Takes what publishing a rejection costs from the day's budget (days since 1970); answers whether there was enough.
+    pub async fn spend_on_rejection(
+        &mut self,
+        day: i64,
+        cost_wei: u128,
+        budget_wei: u128,
+    ) -> Result<bool, Error> {
+        let doing = "counting what rejections cost";
+        let row = sqlx::query("select wei from rejection_spend where day = ?")
+            .bind(day)
+            .fetch_optional(&mut *self.transaction)
+            .await
+            .map_err(Error::doing(doing))?;
+        let spent: u128 = match row {
+            None => 0,
+            Some(row) => {
+                let text: String = row.try_get(0).map_err(Error::doing(doing))?;
+                text.parse().map_err(|error| Error::row("the cost of rejections", error))?
+            }
+        };
+        let spent = spent.saturating_add(cost_wei);
+        if spent > budget_wei {
+            return Ok(false);
+        }
+        sqlx::query(
+            "insert into rejection_spend (day, wei) values (?, ?) on conflict (day) do update set wei = excluded.wei",
+        )
+        .bind(day)
+        .bind(spent.to_string())
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing(doing))?;
+        sqlx::query("delete from rejection_spend where day < ?")
+            .bind(day - 30)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(Error::doing(doing))?;
+        Ok(true)
+    }
+}
+
+impl Writer {
+    /// Keeps the end of what a task's guest wrote, beside its result.
+    pub async fn save_log(&mut self, id: LocalId, log: &str) -> Result<(), Error> {
+        sqlx::query("update results set log = ? where task = ?")
+            .bind(log)
+            .bind(id.0)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(Error::doing("saving what a guest wrote"))?;
+        Ok(())
     }
 }
 
 impl Store {
+    /// The end of what a task's guest wrote; none when it wrote nothing or did not end yet.
+    pub async fn log(&self, id: LocalId) -> Result<Option<String>, Error> {
+        let row = sqlx::query("select log from results where task = ?")
+            .bind(id.0)
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(Error::doing("reading what a guest wrote"))?;
+        let read = |row: sqlx::sqlite::SqliteRow| row.try_get::<Option<String>, _>(0);
+        let log = row.map(read).transpose().map_err(Error::doing("reading what a guest wrote"))?;
+        Ok(log.flatten())
+    }
+
+    /// Whether a result that is no rejection waits for a transaction.
+    pub async fn results_are_queued(&self, identity: &Identity) -> Result<bool, Error> {
+        let row = sqlx::query(RESULTS_QUEUED)
+            .bind(signed(identity.chain_id))
+            .bind(identity.contract.to_string())
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(Error::doing("looking at the queue of publications"))?;
+        Ok(row.is_some())
+    }
+
     /// A task's result, once there is one.
     pub async fn result(&self, id: LocalId) -> Result<Option<ResultRow>, Error> {
         let row = sqlx::query("select document, digest, record from results where task = ?")

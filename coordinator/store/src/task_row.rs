@@ -10,6 +10,40 @@ pub struct Versioned {
     pub task: Task,
     /// The row's version.
     pub version: i64,
+    /// When its block was made, in Unix milliseconds; 0 while that is not known.
+    pub submitted_at_ms: i64,
+    /// Since when its content is proved to be missing, in Unix milliseconds; 0 while it is not.
+    pub missing_since_ms: i64,
+}
+
+/// A task that waits for its next step, with what decides whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The task.
+    pub id: LocalId,
+    /// Its requester, apart for tasks with a fee.
+    pub flow: String,
+    /// The bits of its fee; 0 for a free one.
+    pub weight: u32,
+    /// When its step was due, in Unix milliseconds; 0 for a first try.
+    pub due_at_ms: i64,
+}
+
+/// Which waiting tasks are looked for.
+#[derive(Debug, Clone)]
+pub struct Queue<'a> {
+    /// In which states.
+    pub states: &'a [&'static str],
+    /// First tries alone (`Some(false)`), later ones alone (`Some(true)`), or both.
+    pub again: Option<bool>,
+    /// Now, in Unix milliseconds.
+    pub now_ms: i64,
+    /// Only flows behind this one.
+    pub behind: &'a str,
+    /// Flows at the most, of each state.
+    pub flows: u32,
+    /// Tasks of each flow at the most, of each state.
+    pub each: u32,
 }
 
 /// What became of an insertion.
@@ -43,9 +77,24 @@ impl Writer {
         submission: &Submission,
         now_ms: i64,
     ) -> Result<Inserted, Error> {
+        self.insert_task_at(identity, submission, now_ms, now_ms).await
+    }
+
+    /// As [`insert_task`](Self::insert_task), with the time of the task's block; 0 while that is not known.
+    pub async fn insert_task_at(
+        &mut self,
+        identity: &Identity,
+        submission: &Submission,
+        submitted_at_ms: i64,
+        now_ms: i64,
+    ) -> Result<Inserted, Error> {
+        let fee_wei = submission.request.as_ref().map_or(0, |request| request.fee_wei);
+        let weight = u128::BITS - fee_wei.leading_zeros();
+        let mark = if weight == 0 { "" } else { "$" };
         let row = sqlx::query(
-            "insert into tasks (chain_id, contract, task_id, payload, requester, submission, state, detail, seen_at_ms)
-             values (?, ?, ?, ?, ?, ?, 'requested', '{\"state\":\"requested\"}', ?)
+            "insert into tasks (chain_id, contract, task_id, payload, requester, submission, state, detail, seen_at_ms,
+             submitted_at_ms, flow, weight)
+             values (?, ?, ?, ?, ?, ?, 'requested', '{\"state\":\"requested\"}', ?, ?, ?, ?)
              on conflict (chain_id, contract, task_id, payload) do nothing returning local_id",
         )
         .bind(signed(identity.chain_id))
@@ -55,6 +104,9 @@ impl Writer {
         .bind(submission.requester.to_string())
         .bind(json(submission, "a submission")?)
         .bind(now_ms)
+        .bind(submitted_at_ms)
+        .bind(format!("{mark}{}", submission.requester))
+        .bind(weight)
         .fetch_optional(&mut *self.transaction)
         .await
         .map_err(Error::doing("inserting a task"))?;
@@ -109,14 +161,79 @@ impl Writer {
         self.save(before, event).await
     }
 
+    /// Puts a step off without a line in the log: it was put off for the same reason before.
+    pub async fn put_off(&mut self, before: &Versioned, until_ms: i64) -> Result<Versioned, Error> {
+        let changed = sqlx::query(
+            "update tasks set due_at_ms = ?, version = version + 1 where local_id = ? and version = ?",
+        )
+        .bind(until_ms)
+        .bind(before.task.local_id.0)
+        .bind(before.version)
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("putting a step off"))?;
+        if changed.rows_affected() != 1 {
+            return Err(Error::Conflict(before.task.local_id));
+        }
+        let mut after = before.clone();
+        after.version += 1;
+        after.task.due_at_ms = until_ms;
+        Ok(after)
+    }
+
+    /// Writes when a task's block was made.
+    pub async fn date(&mut self, id: LocalId, submitted_at_ms: i64) -> Result<(), Error> {
+        sqlx::query("update tasks set submitted_at_ms = ? where local_id = ?")
+            .bind(submitted_at_ms)
+            .bind(id.0)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(Error::doing("writing when a task was submitted"))?;
+        Ok(())
+    }
+
+    /// Adds to the time that a task has run, in milliseconds.
+    pub async fn add_run_time(&mut self, id: LocalId, ran_ms: i64) -> Result<(), Error> {
+        sqlx::query("update tasks set ran_ms = ran_ms + ? where local_id = ?")
+            .bind(ran_ms)
+            .bind(id.0)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(Error::doing("counting a task's time"))?;
+        Ok(())
+    }
+
+    /// Writes since when a task's content is proved to be missing, in Unix milliseconds; 0 for not.
+    pub async fn miss_content(&mut self, id: LocalId, since_ms: i64) -> Result<(), Error> {
+        sqlx::query("update tasks set missing_since_ms = ? where local_id = ?")
+            .bind(since_ms)
+            .bind(id.0)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(Error::doing("writing since when content is missing"))?;
+        Ok(())
+    }
+
+    /// No content is proved to be missing: what was asked for it was itself not well.
+    pub async fn doubt_content(&mut self) -> Result<(), Error> {
+        sqlx::query(
+            "update tasks set missing_since_ms = 0 where rests = 0 and state = 'fetching' and missing_since_ms <> 0",
+        )
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("forgetting since when content is missing"))?;
+        Ok(())
+    }
+
     async fn save(&mut self, before: Versioned, event: &Event) -> Result<Versioned, Error> {
-        let Versioned { task: earlier, version } = before;
+        let Versioned { task: ref earlier, version, .. } = before;
         let task = earlier.clone().apply(event)?;
-        if task == earlier {
-            return Ok(Versioned { task, version });
+        if task == *earlier {
+            return Ok(before);
         }
         // Whether it rests does not depend on the policy: only settled tasks and those with the publisher do.
-        let rests = task.next(Policy { publishes: true }, i64::MAX) == Effect::Rest;
+        let rests =
+            task.next(Policy { publishes: true, rejections: false }, i64::MAX) == Effect::Rest;
         let changed = sqlx::query(
             "update tasks set included_number = ?, included_hash = ?, state = ?, detail = ?, attempts = ?,
              failures = ?, due_at_ms = ?, dirty = ?, rests = ?, version = version + 1
@@ -137,7 +254,7 @@ impl Writer {
         .await
         .map_err(Error::doing("saving a task"))?;
         if changed.rows_affected() == 1 {
-            Ok(Versioned { task, version: version + 1 })
+            Ok(Versioned { task, version: version + 1, ..before })
         } else {
             Err(Error::Conflict(task.local_id))
         }
@@ -155,29 +272,34 @@ impl Store {
         row.as_ref().map(decode).transpose()
     }
 
-    /// Tasks with a step that is due, oldest first; at most `limit`, beginning after `after`.
-    pub async fn due(
-        &self,
-        states: &[&'static str],
-        now_ms: i64,
-        after: LocalId,
-        limit: u32,
-    ) -> Result<Vec<Versioned>, Error> {
-        // State by state, because an index has the order of one state only: a long queue is never sorted.
-        let one =
-            "select * from (select * from tasks where rests = 0 and state = ? and local_id > ?
-                   and due_at_ms <= ? order by local_id limit ?)";
-        let sql = vec![one; states.len()].join(" union all ") + " order by local_id limit ?";
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for state in states {
-            query = query.bind(*state).bind(after.0).bind(now_ms).bind(limit);
+    /// Tasks whose step is due: of each flow the first ones, by the time they were due and then by their order. The
+    /// queue is never read as a whole: an index has the first of each flow.
+    pub async fn waiting(&self, queue: &Queue<'_>) -> Result<Vec<Waiting>, Error> {
+        let mut waiting = Vec::new();
+        for state in queue.states {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(WAITING))
+                .bind(*state)
+                .bind(queue.behind)
+                .bind(queue.flows)
+                .bind(if queue.again == Some(true) { 1 } else { i64::MIN })
+                .bind(if queue.again == Some(false) { 0 } else { queue.now_ms })
+                .bind(queue.each)
+                .fetch_all(&self.reader)
+                .await
+                .map_err(Error::doing("looking for due tasks"))?;
+            for row in rows {
+                let read = || -> Result<_, sqlx::Error> {
+                    Ok(Waiting {
+                        id: LocalId(row.try_get(0)?),
+                        flow: row.try_get(1)?,
+                        weight: row.try_get(2)?,
+                        due_at_ms: row.try_get(3)?,
+                    })
+                };
+                waiting.push(read().map_err(Error::doing("looking for due tasks"))?);
+            }
         }
-        let rows = query
-            .bind(limit)
-            .fetch_all(&self.reader)
-            .await
-            .map_err(Error::doing("looking for due tasks"))?;
-        rows.iter().map(decode).collect()
+        Ok(waiting)
     }
 
     /// When the next step that waits is due, in Unix milliseconds.
@@ -192,17 +314,19 @@ impl Store {
 
     /// A page of tasks.
     pub async fn tasks(&self, filter: &Filter) -> Result<Vec<Versioned>, Error> {
-        let rows = sqlx::query(
-            "select * from tasks where (?1 is null or state = ?1) and (?2 is null or task_id = ?2)
-             and (?3 is null or local_id < ?3) order by local_id desc limit ?4",
-        )
-        .bind(filter.state.as_deref())
-        .bind(filter.task_id.map(|id| id.to_string()))
-        .bind(filter.before.map(|id| id.0))
-        .bind(filter.limit)
-        .fetch_all(&self.reader)
-        .await
-        .map_err(Error::doing("listing tasks"))?;
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(page(filter)));
+        if let Some(id) = filter.task_id {
+            query = query.bind(id.to_string());
+        }
+        if let Some(state) = &filter.state {
+            query = query.bind(state.as_str());
+        }
+        let rows = query
+            .bind(filter.before.map_or(i64::MAX, |id| id.0))
+            .bind(filter.limit)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(Error::doing("listing tasks"))?;
         rows.iter().map(decode).collect()
     }
 
@@ -218,27 +342,60 @@ impl Store {
             .map_err(Error::doing("counting tasks"))
     }
 
-    /// How many tasks a requester has submitted since `since_ms` (Unix milliseconds), those before `until`; counts no
-    /// further than `most`.
-    pub async fn submitted_since(
+    /// What a requester's free tasks came to that were submitted before this one and since `since_ms`, by the time of
+    /// their blocks in Unix milliseconds; counts no further than `most` tasks.
+    pub async fn use_before(
         &self,
-        requester: &task::Address,
+        task: &Versioned,
         since_ms: i64,
-        until: LocalId,
         most: u32,
-    ) -> Result<i64, Error> {
-        let row = sqlx::query(
-            "select count(*) from (select 1 from tasks where requester = ? and seen_at_ms >= ? and local_id < ? limit ?)",
-        )
-        .bind(requester.to_string())
-        .bind(since_ms)
-        .bind(until.0)
-        .bind(most)
-        .fetch_one(&self.reader)
-        .await
-        .map_err(Error::doing("counting a requester's tasks"))?;
-        row.try_get(0).map_err(Error::doing("counting a requester's tasks"))
+    ) -> Result<Use, Error> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(USE_BEFORE))
+            .bind(task.task.submission.requester.to_string())
+            .bind(since_ms)
+            .bind(task.submitted_at_ms)
+            .bind(task.task.local_id.0)
+            .bind(most)
+            .fetch_one(&self.reader)
+            .await
+            .map_err(Error::doing("counting a requester's tasks"))?;
+        let read = || Ok(Use { tasks: row.try_get(0)?, ran_ms: row.try_get(1)? });
+        read().map_err(Error::doing("counting a requester's tasks"))
     }
+}
+
+/// What a requester used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Tasks.
+    pub tasks: i64,
+    /// Run time, in milliseconds.
+    pub ran_ms: i64,
+}
+
+/// `?1` state, `?2` the flow before the first, `?3` flows, `?4` and `?5` from when to when due, `?6` tasks of a flow. A
+/// task whose block is not known waits for that first.
+pub(crate) const WAITING: &str = "with recursive f (flow) as (
+     select min(flow) from tasks where rests = 0 and state = ?1 and flow > ?2
+     union all
+     select (select min(n.flow) from tasks n where n.rests = 0 and n.state = ?1 and n.flow > f.flow)
+     from f where f.flow is not null limit ?3)
+   select t.local_id, t.flow, t.weight, t.due_at_ms from f cross join tasks t where t.local_id in
+     (select local_id from tasks x where x.rests = 0 and x.state = ?1 and x.flow = f.flow
+      and x.due_at_ms between ?4 and ?5
+      and (x.included_hash is not null or ?1 not in ('requested', 'fetching'))
+      order by x.due_at_ms, x.local_id limit ?6)
+   order by t.due_at_ms, t.local_id";
+
+pub(crate) const USE_BEFORE: &str = "select count(*), coalesce(sum(ran_ms), 0) from (select ran_ms from tasks
+     where requester = ?1 and weight = 0 and submitted_at_ms > ?2 and submitted_at_ms <= ?3 and local_id < ?4
+     order by submitted_at_ms desc limit ?5)";
+
+/// The query of a page: each filter that is there has an index that it uses.
+pub(crate) fn page(filter: &Filter) -> String {
+    let id = filter.task_id.map_or("", |_| "task_id = ? and ");
+    let state = filter.state.as_ref().map_or("", |_| "state = ? and ");
+    format!("select * from tasks where {id}{state}local_id < ? order by local_id desc limit ?")
 }
 
 /// A number as SQLite keeps it; chain numbers stay far below its limit.
@@ -275,13 +432,16 @@ fn decode(row: &SqliteRow) -> Result<Versioned, Error> {
                 row.try_get::<i64, _>("due_at_ms")?,
                 row.try_get::<i64, _>("seen_at_ms")?,
                 row.try_get::<i64, _>("version")?,
+                row.try_get::<i64, _>("submitted_at_ms")?,
+                row.try_get::<i64, _>("missing_since_ms")?,
             ],
             row.try_get::<bool, _>("dirty")?,
         ))
     };
     let (local_id, chain_id, texts, number, hash, numbers, dirty) = read().map_err(column)?;
     let [contract, task_id, payload, submission, detail] = texts;
-    let [attempts, failures, due_at_ms, seen_at_ms, version] = numbers;
+    let [attempts, failures, due_at_ms, seen_at_ms, version, submitted_at_ms, missing_since_ms] =
+        numbers;
     let bad = |reason: String| Error::row(format!("task {local_id}"), reason);
     let included = match (number, hash) {
         (Some(number), Some(hash)) => Some(BlockRef {
@@ -292,6 +452,8 @@ fn decode(row: &SqliteRow) -> Result<Versioned, Error> {
     };
     Ok(Versioned {
         version,
+        submitted_at_ms,
+        missing_since_ms,
         task: Task {
             local_id: LocalId(local_id),
             identity: Identity {

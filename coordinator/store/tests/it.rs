@@ -4,7 +4,7 @@
 use executor_protocol::{Rejection, Status};
 use store::{Account, Attempt, Outgoing, OutgoingState};
 use store::{
-    Error, Filter, Store,
+    Error, Filter, Queue, Store,
     fault::{Answer as Looked, Hook},
 };
 use task::{Answer, BlockRef, Event, Hex, Identity, LocalId, Malformed, Submission, TaskId};
@@ -130,12 +130,25 @@ async fn due_tasks_come_oldest_first_and_those_that_wait_or_rest_do_not() {
     let ended = writer.apply(ended, &Event::Finished { answer }, 6).await.unwrap();
     writer.apply(ended, &Event::Retired { reason: String::new() }, 6).await.unwrap();
     writer.commit().await.unwrap();
-    let states = &["requested", "fetching", "final"];
-    let due = |now_ms| store.due(states, now_ms, LocalId(0), 10);
-    let ids =
-        |rows: Vec<store::Versioned>| rows.iter().map(|row| row.task.local_id).collect::<Vec<_>>();
-    assert_eq!(ids(due(99).await.unwrap()), [third]);
-    assert_eq!(ids(due(100).await.unwrap()), [first, third]);
+    let look = async |again, now_ms| {
+        let states = &["requested", "fetching", "final"];
+        let queue = Queue { states, again, now_ms, behind: "", flows: 9, each: 9 };
+        let mut found = store.waiting(&queue).await.unwrap();
+        found.sort_by_key(|task| (task.due_at_ms, task.id));
+        found.into_iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    assert_eq!(look(None, 99).await, Vec::new(), "a block is not known of any");
+    let mut writer = store.begin().await.unwrap();
+    for id in [first, third] {
+        let block = BlockRef { number: 1, hash: Hex([1; 32]) };
+        let before = writer.load(id).await.unwrap();
+        writer.apply(before, &Event::Included { block }, 7).await.unwrap();
+    }
+    writer.commit().await.unwrap();
+    assert_eq!(look(None, 99).await, [third]);
+    assert_eq!(look(None, 100).await, [third, first]);
+    assert_eq!(look(Some(false), 100).await, [third]);
+    assert_eq!(look(Some(true), 100).await, [first]);
     assert_eq!(store.next_due_at_ms(50).await.unwrap(), Some(100));
 }
 
@@ -270,4 +283,94 @@ async fn old_nonces_that_are_settled_are_forgotten_with_what_was_signed_for_them
         assert_eq!(writer.has_attempt(&Hex([nonce; 32])).await.unwrap(), kept, "nonce {nonce}");
     }
     drop(writer);
+}
+
+fn asks(requester: u8, fee_wei: u128) -> Submission {
+    let request = task::Request {
+        kind: task::Kind::Wasm,
+        module: None,
+        input: None,
+        entry: None,
+        timeout_s: None,
+        memory_mib: None,
+        fuel: None,
+        deadline_at: None,
+        fee_wei,
+        callback_gas: 0,
+        environment: Vec::new(),
+    };
+    Submission { requester: Hex([requester; 20]), transaction: None, request: Ok(request) }
+}
+
+#[tokio::test]
+async fn v1_of_each_requester_the_first_are_found_however_long_anothers_queue_is() {
+    let Fixture { store, .. } = &fixture().await;
+    let mut writer = store.begin().await.unwrap();
+    let block = BlockRef { number: 1, hash: Hex([1; 32]) };
+    let mut sequence = 0;
+    for (requester, fee_wei, count) in [(9, 0, 500), (3, 0, 1), (3, 7, 2), (4, 0, 1)] {
+        for _ in 0..count {
+            sequence += 1;
+            let asked = asks(requester, fee_wei);
+            let new = writer.insert_task_at(&identity(sequence, 1), &asked, 5, 6).await.unwrap();
+            let before = writer.load(new.local_id).await.unwrap();
+            writer.apply(before, &Event::Included { block }, 7).await.unwrap();
+        }
+    }
+    writer.commit().await.unwrap();
+    let look = async |behind: &str, flows| {
+        let states = &["requested"];
+        let queue = Queue { states, again: None, now_ms: 9, behind, flows, each: 2 };
+        let found = store.waiting(&queue).await.unwrap();
+        found.into_iter().map(|task| (task.id.0, task.weight)).collect::<Vec<_>>()
+    };
+    // A flow with a fee stands by itself, with the bits of the fee.
+    assert_eq!(look("", 9).await, [(1, 0), (2, 0), (501, 0), (502, 3), (503, 3), (504, 0)]);
+    // Those that had no turn are found behind the last one that had.
+    let three = format!("{}", Hex([3; 20]));
+    assert_eq!(look(&three, 9).await, [(1, 0), (2, 0), (504, 0)]);
+    assert_eq!(look("", 1).await, [(502, 3), (503, 3)]);
+}
+
+#[tokio::test]
+async fn v2_what_a_requester_used_is_counted_by_the_time_of_the_blocks() {
+    const HOUR_MS: i64 = 3_600_000;
+    let Fixture { store, .. } = &fixture().await;
+    let mut writer = store.begin().await.unwrap();
+    let mut ids = Vec::new();
+    // Submitted over five hours, all read at once.
+    for hour in 0..5 {
+        for n in 0..3 {
+            let sequence = u64::try_from(hour * 3 + n + 1).unwrap();
+            let at_ms = hour * HOUR_MS + n * 1000 + 1;
+            let new = writer
+                .insert_task_at(&identity(sequence, 1), &asks(3, 0), at_ms, 9 * HOUR_MS)
+                .await
+                .unwrap();
+            writer.add_run_time(new.local_id, 100).await.unwrap();
+            ids.push(new.local_id);
+        }
+    }
+    let paid = writer.insert_task_at(&identity(99, 1), &asks(3, 5), 1, 9 * HOUR_MS).await.unwrap();
+    writer.add_run_time(paid.local_id, 1_000_000).await.unwrap();
+    writer.commit().await.unwrap();
+    for (n, id) in ids.iter().enumerate() {
+        let task = store.task(*id).await.unwrap().unwrap();
+        let used = store.use_before(&task, task.submitted_at_ms - HOUR_MS, 10).await.unwrap();
+        // The one at the same moment of the hour before is a whole hour ago.
+        let wanted = i64::try_from(if n < 3 { n } else { 2 }).unwrap();
+        assert_eq!((used.tasks, used.ran_ms), (wanted, wanted * 100), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn v11_rejections_are_paid_from_the_budget_of_the_day() {
+    let Fixture { store, .. } = &fixture().await;
+    for (day, cost_wei, wanted) in
+        [(1, 60, true), (1, 60, false), (1, 40, true), (1, 1, false), (2, 100, true), (2, 1, false)]
+    {
+        let mut writer = store.begin().await.unwrap();
+        assert_eq!(writer.spend_on_rejection(day, cost_wei, 100).await.unwrap(), wanted);
+        writer.commit().await.unwrap();
+    }
 }

@@ -78,6 +78,15 @@ pub enum Event {
         /// The failure, for people.
         message: String,
     },
+    /// The step could not be taken for a reason that is not the task's; it is taken later, and nothing is counted.
+    Held {
+        /// When, in Unix milliseconds.
+        until_ms: i64,
+        /// Stable code of the reason.
+        code: String,
+        /// The reason, for people.
+        message: String,
+    },
     /// It has an outcome.
     Finished {
         /// The outcome.
@@ -138,6 +147,7 @@ impl Event {
             Self::Fetched => "fetched",
             Self::Started { .. } => "started",
             Self::Deferred { .. } => "deferred",
+            Self::Held { .. } => "held",
             Self::Finished { .. } => "finished",
             Self::DocumentMissing => "document_missing",
             Self::Queued => "queued",

@@ -154,6 +154,8 @@ pub struct Task {
 pub struct Policy {
     /// Whether there is a key to publish with.
     pub publishes: bool,
+    /// Whether rejections of free tasks are published too.
+    pub rejections: bool,
 }
 
 /// What is due.
@@ -204,11 +206,13 @@ impl Task {
                 Effect::Retire("this coordinator has no key: nothing is published")
             }
             State::Finished { answer }
-                if answer.status == Status::Rejected && !self.identity.task_id.is_kept() =>
+                if answer.status == Status::Rejected
+                    && !policy.rejections
+                    && !self.identity.task_id.is_kept() =>
             {
                 Effect::Retire("the rejection of a free task is recorded, not published")
             }
-            State::Finished { .. } => Effect::Publish,
+            State::Finished { .. } => due(Effect::Publish),
             State::Publishing { .. } => Effect::Rest,
             State::Mined { .. }
             | State::Final { .. }
@@ -322,11 +326,25 @@ impl Task {
                 }
             }
             (
+                state @ (State::Requested
+                | State::Fetching
+                | State::Ready
+                | State::Running { .. }
+                | State::Finished { .. }),
+                Event::Held { until_ms, .. },
+            ) => {
+                self.due_at_ms = *until_ms;
+                match state {
+                    State::Running { .. } => State::Ready,
+                    other => other,
+                }
+            }
+            (
                 state @ (State::Final { .. }
                 | State::Mined { .. }
                 | State::Withheld { .. }
                 | State::Cancelled { .. }),
-                Event::Deferred { until_ms, .. },
+                Event::Deferred { until_ms, .. } | Event::Held { until_ms, .. },
             ) => {
                 self.due_at_ms = *until_ms;
                 state
@@ -386,7 +404,7 @@ impl Task {
 
             _ => return Err(invalid),
         };
-        if matches!(event, Event::Deferred { .. }) {
+        if matches!(event, Event::Deferred { .. } | Event::Held { .. }) {
             return Ok(self);
         }
         if std::mem::discriminant(&self.state) != before {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::*;
 
-const KEY: Policy = Policy { publishes: true };
+const KEY: Policy = Policy { publishes: true, rejections: false };
 
 fn block(number: u64) -> BlockRef {
     BlockRef { number, hash: Hex([u8::try_from(number).unwrap(); 32]) }

@@ -1,11 +1,13 @@
 use std::{
     path::Path,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use coordinator::{
-    api::{Api, Readiness},
+    api::{Api, Bounds, Readiness},
     config::Secret,
+    health::Health,
     metrics::Metrics,
     work::{LimitPolicy, Work},
 };
@@ -33,17 +35,24 @@ struct Served {
 
 impl Served {
     async fn start(tokens: &[Secret]) -> Self {
+        Self::bounded(tokens, Bounds::default()).await
+    }
+
+    async fn bounded(tokens: &[Secret], bounds: Bounds) -> Self {
         static METRICS: OnceLock<Metrics> = OnceLock::new();
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = folder();
         let store = Store::open(&folder.path().join("store.sqlite")).await.unwrap();
         let metrics = METRICS.get_or_init(|| Metrics::install().unwrap()).clone();
-        let readiness =
-            Readiness { work: work(folder.path()).await, alarms: chain::Alarms::default() };
+        let readiness = Readiness {
+            work: work(folder.path()).await,
+            alarms: chain::Alarms::default(),
+            health: Health::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let root = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let api = Api::new(store.clone(), metrics, readiness, tokens);
+        let api = Api::new(store.clone(), metrics, readiness, tokens).bounded(bounds);
         let ended = tokio::spawn(api.serve(listener, stop.clone()));
         Self { root, store, stop, ended, _folder: folder }
     }
@@ -305,4 +314,42 @@ async fn every_answer_has_a_request_id_and_forbids_what_it_does_not_need() {
     assert_eq!(given.headers()["x-content-type-options"], "nosniff");
     assert_eq!(given.headers()["cache-control"], "no-store");
     served.end().await;
+}
+
+#[tokio::test]
+async fn v7_a_connection_that_sends_no_request_is_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let bounds = Bounds { connections: 2, header_timeout: Duration::from_millis(200) };
+    let served = Served::bounded(&[], bounds).await;
+    let address = served.root.trim_start_matches("http://").to_owned();
+    // More than there may be: nothing, half a head, and one request with nothing after it.
+    let whole = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut idle = Vec::new();
+    for (n, text) in
+        ["", "GET /healthz HTTP/1.1\r\nhost:", whole].into_iter().cycle().take(12).enumerate()
+    {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        idle.push((n, stream));
+    }
+    // They leave their places to others, who are answered.
+    assert_eq!(served.get("/healthz").await.0, StatusCode::OK);
+    for (n, stream) in &mut idle {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest));
+        assert!(ended.await.is_ok(), "{n} is still open");
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn v7_a_stop_does_not_wait_for_an_unfinished_request() {
+    use tokio::io::AsyncWriteExt as _;
+    let bounds = Bounds { connections: 2, header_timeout: Duration::from_secs(600) };
+    let served = Served::bounded(&[], bounds).await;
+    let address = served.root.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), served.end()).await.unwrap();
+    drop(stream);
 }

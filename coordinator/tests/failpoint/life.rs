@@ -113,7 +113,7 @@ pub(crate) async fn is_at_rest(store: &Store, config: &Config) -> Result<(), Str
     let State::Final { published: Some((block, _)), .. } = &task.state else {
         return Err(format!("the task is {}: {task:?}", task.state.name()));
     };
-    let next = task.next(Policy { publishes: true }, i64::MAX);
+    let next = task.next(Policy { publishes: true, rejections: true }, i64::MAX);
     if next != Effect::Rest {
         return Err(format!("{next:?} is due"));
     }

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod binding;
+mod client;
 mod crash;
 mod daemon;
+mod fair;
+mod fault;
 mod hostile;
+mod log;
 mod outcome;
 mod provider;
 mod rejection;

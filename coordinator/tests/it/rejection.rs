@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use alloy::primitives::U256;
+use alloy::{primitives::U256, providers::Provider as _};
 use harness::scene::Scene;
 use ipfs::CidVersion;
 use task_board::{Submission, TaskId};
@@ -14,7 +14,9 @@ async fn is_recorded(scene: &Scene, id: TaskId, code: &str) {
     assert_eq!(task["outcome"]["status"], "rejected", "{task}");
     assert_eq!(task["outcome"]["code"], code, "{task}");
     assert_eq!(task["attempts"], 0, "{task}");
-    assert_eq!(scene.result(id).await.unwrap(), None, "a free rejection is not published");
+    // Its requester learns of it on chain too.
+    let document = format!(r#"{{"status":"rejected","code":"{code}"}}"#);
+    answers(scene, id, &document).await;
 }
 
 fn now_s() -> u64 {
@@ -101,5 +103,79 @@ async fn a_requester_has_a_quota_of_free_tasks() {
     }
     is_recorded(&scene, scene.submit_one(&fib).await.unwrap(), "quota_exceeded").await;
     answers(&scene, scene.submit_one(&paid).await.unwrap(), document).await;
+    stop(daemon).await;
+}
+
+#[tokio::test]
+async fn v11_every_requester_learns_of_its_rejection_in_a_few_transactions() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    let fib = scene.wasm("fib.wasm", None).unwrap();
+    let wrong = Submission { kind: 9, ..fib.clone() };
+    let good = scene.wasm("fib.wasm", Some(br#"{"entry":"fib","args":[12]}"#)).unwrap();
+    let mut batch = vec![wrong; 40];
+    batch.push(good);
+    let ids = scene.submit(&batch).await.unwrap();
+    let (good, wrong) = ids.split_last().unwrap();
+    answers(&scene, *good, r#"{"status":"ok","value":144}"#).await;
+    let mut transactions = std::collections::BTreeSet::new();
+    for id in wrong {
+        let document = r#"{"status":"rejected","code":"unsupported_kind"}"#;
+        transactions.insert(answers(&scene, *id, document).await.transaction);
+    }
+    assert!(transactions.len() <= 10, "{} transactions", transactions.len());
+    stop(daemon).await;
+}
+
+#[tokio::test]
+async fn v11_without_a_budget_rejections_are_recorded_and_not_published() {
+    let scene = stage().await;
+    for budget in ["0", "1"] {
+        let daemon = scene.coordinator_with(&[("COORDINATOR_REJECTION_BUDGET", budget)]).unwrap();
+        let wrong = Submission { kind: 9, ..scene.wasm("fib.wasm", None).unwrap() };
+        let id = scene.submit_one(&wrong).await.unwrap();
+        let task = reaches(&scene, id, "final").await;
+        assert_eq!(task["outcome"]["code"], "unsupported_kind", "{task}");
+        assert_eq!(scene.result(id).await.unwrap(), None);
+        stop(daemon).await;
+    }
+}
+
+#[tokio::test]
+async fn t1_a_callback_that_no_fee_pays_for_is_refused_and_costs_one_batch() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    let fib = scene.wasm("fib.wasm", Some(br#"{"entry":"fib","args":[12]}"#)).unwrap();
+    let calls =
+        |fee: u64| Submission { callback_gas: 1_000_000, fee: U256::from(fee), ..fib.clone() };
+    let ids = scene.submit(&vec![calls(0); 10]).await.unwrap();
+    let mut transactions = std::collections::BTreeSet::new();
+    for id in ids {
+        let document = r#"{"status":"rejected","code":"fee_too_low"}"#;
+        transactions.insert(answers(&scene, id, document).await.transaction);
+    }
+    assert!(transactions.len() <= 4, "{} transactions", transactions.len());
+    // One that pays is run.
+    let paid = scene.submit_one(&calls(100_000_000_000_000_000)).await.unwrap();
+    answers(&scene, paid, r#"{"status":"ok","value":144}"#).await;
+    stop(daemon).await;
+}
+
+#[tokio::test]
+async fn v2_what_was_submitted_over_hours_is_not_over_the_quota_when_it_is_read_at_once() {
+    let scene = stage().await;
+    let fib = scene.wasm("fib.wasm", Some(br#"{"entry":"fib","args":[12]}"#)).unwrap();
+    let mut ids = Vec::new();
+    // While no coordinator runs: two tasks, then two more, two hours later each.
+    for _ in 0..3 {
+        ids.extend(scene.submit(&vec![fib.clone(); 2]).await.unwrap());
+        let provider = scene.board().provider();
+        let _: serde_json::Value =
+            provider.raw_request("evm_increaseTime".into(), (7_200,)).await.unwrap();
+    }
+    let daemon = scene.coordinator_with(&[("COORDINATOR_QUOTA", "2")]).unwrap();
+    for id in ids {
+        answers(&scene, id, r#"{"status":"ok","value":144}"#).await;
+    }
     stop(daemon).await;
 }

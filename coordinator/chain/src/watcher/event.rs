@@ -189,7 +189,10 @@ impl Watcher {
         if !self.options.domains.is_empty() && !self.options.domains.contains(&domain) {
             return Ok(0);
         }
-        let task = writer.insert_task(&identity, &submission, now_ms).await?.local_id;
+        // Where the node does not say it with the log, the pipeline asks when it needs it.
+        let made_at_ms = log.made_at_ms().unwrap_or(0);
+        let task =
+            writer.insert_task_at(&identity, &submission, made_at_ms, now_ms).await?.local_id;
         let sighting = Sighting {
             task,
             kind: SightingKind::Included,
