@@ -66,7 +66,7 @@ impl Alarms {
             on.insert(alarm, message.clone())
         };
         if before.is_none() {
-            tracing::error!(alarm = alarm.code(), "{message}");
+            tracing::error!(alarm = alarm.code(), error = message, "an alarm is on");
             metrics::gauge!("wasm_exec_chain_alarm", "alarm" => alarm.code()).set(1.0);
         }
     }

@@ -462,7 +462,7 @@ async fn send(
                         | Error::Status { .. }
                         | Error::Resting { .. }),
                     ) => {
-                        tracing::debug!("sending again: {error}");
+                        tracing::debug!(%error, "sending again");
                     }
                     Err(Error::Rpc { message, .. }) if is_known(&message) => sent = true,
                     Err(error) => return Err(revert::of_call(method, error)),
@@ -473,7 +473,7 @@ async fn send(
             match receipt {
                 Ok(Some(receipt)) => return Ok(receipt),
                 Ok(None) => {}
-                Err(error) if error.retry() => tracing::debug!("looking again: {error}"),
+                Err(error) if error.retry() => tracing::debug!(%error, "looking again"),
                 Err(error) => return Err(error),
             }
             tokio::select! {

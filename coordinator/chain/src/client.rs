@@ -255,7 +255,7 @@ impl Client {
     async fn verify(&self, endpoint: &Endpoint) -> Result<(), Error> {
         let verified = identity_as(endpoint, Some(self.inner.identity)).await;
         if let Err(error @ Error::WrongChain { .. }) = &verified {
-            tracing::error!(endpoint = endpoint.shown(), "refused: {error}");
+            tracing::error!(endpoint = endpoint.shown(), %error, "an endpoint is refused");
         }
         verified?;
         lock(endpoint).verified = true;

@@ -87,7 +87,7 @@ impl Search<'_> {
                 Err(error) if !error.retry() || failures >= MOST_FAILURES => return Err(error),
                 Err(error) => {
                     failures += 1;
-                    tracing::debug!(from, to, "the range was not read: {error}");
+                    tracing::debug!(from, to, %error, "the range was not read");
                     if !matches!(error, Error::Resting { .. }) {
                         width.fail(to - from + 1);
                     }

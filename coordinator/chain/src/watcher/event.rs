@@ -204,7 +204,7 @@ impl Watcher {
             return Ok(0);
         }
         if let Err(malformed) = &submission.request {
-            tracing::warn!(task.id = %identity.task_id, "a task that cannot be run: {}", malformed.message);
+            tracing::warn!(task.id = %identity.task_id, error = malformed.message, "a task that cannot be run");
         }
         writer.append(task, &Event::Included { block }, now_ms).await?;
         metrics::counter!("wasm_exec_chain_events_total", "event" => "included").increment(1);

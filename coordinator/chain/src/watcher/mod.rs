@@ -221,7 +221,7 @@ impl Watcher {
                 }
                 Err(Error::Moved) => tokio::time::sleep(MOVED_PAUSE).await,
                 Err(error) if error.retry() => {
-                    tracing::warn!(code = error.code(), "the chain was not read: {error}");
+                    tracing::warn!(code = error.code(), %error, "the chain was not read");
                     // What one endpoint did keeps nobody from asking the next one.
                     let wait = match error.class() {
                         Class::Elsewhere | Class::SmallerRange | Class::Here => {

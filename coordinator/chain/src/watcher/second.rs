@@ -65,7 +65,7 @@ impl Watcher {
             Ok(events) => Ok(Progress { events, ..idle }),
             Err(error @ Error::Store(_)) => Err(error),
             Err(error) => {
-                tracing::debug!(from, to, "the second look failed: {error}");
+                tracing::debug!(from, to, %error, "the second look failed");
                 Ok(idle)
             }
         }
@@ -203,7 +203,7 @@ impl Watcher {
             what: what.to_owned(),
         };
         metrics::counter!("wasm_exec_chain_inconsistencies_total").increment(1);
-        tracing::warn!(code = error.code(), "{error}");
+        tracing::warn!(code = error.code(), %error, "an endpoint contradicts itself");
         self.alarms.raise(Alarm::ProviderInconsistent, error.to_string());
         *self.told_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }

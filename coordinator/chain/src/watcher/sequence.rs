@@ -91,7 +91,7 @@ impl Watcher {
         self.gaps = self.gaps.saturating_add(1);
         let error = Error::SequenceGap { expected, seen };
         metrics::counter!("wasm_exec_chain_sequence_gaps_total").increment(1);
-        tracing::warn!(endpoint = endpoint.shown(), tries = self.gaps, "{error}");
+        tracing::warn!(endpoint = endpoint.shown(), tries = self.gaps, %error, "events are missing");
         if self.gaps >= PATIENCE {
             self.alarms.raise(Alarm::SequenceGap, error.to_string());
         }

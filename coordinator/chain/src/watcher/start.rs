@@ -83,7 +83,8 @@ async fn first_sequence(endpoint: &Endpoint, board: &Board, first: u64, before: 
         Err(error) => {
             tracing::info!(
                 block = before,
-                "the tasks before the first block are not counted: {error}"
+                %error,
+                "the tasks before the first block are not counted"
             );
             0
         }
