@@ -85,6 +85,53 @@ async fn c5_one_address_over_nodes_that_are_apart_loses_nothing_and_takes_nothin
 }
 
 #[tokio::test]
+async fn c5_in_a_storm_nothing_is_lost_and_cancellations_neither() {
+    let stage = Stage::start().await;
+    let balancer = Balancer::start(&stage.anvil.url(), 7).await.unwrap();
+    let through = quick(&balancer.url()).await;
+    let options =
+        watcher::Options { poll_interval: Some(Duration::from_millis(20)), ..watching(&stage) };
+    let watcher = stage.watcher_with(through, options).await.unwrap();
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(watcher.run(cancel.clone()));
+    balancer.set(Weather::storm(100));
+    let mut ids = Vec::new();
+    for round in 0..25 {
+        ids.extend(stage.submit(1).await);
+        if round % 3 == 0 {
+            let identity = stage.identity(ids[round]).await;
+            stage.board().await.cancel(&key(2), &identity).await.unwrap();
+        }
+        balancer.look().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    balancer.set(Weather::default());
+    wait_for("all events", PATIENCE, async || {
+        stage.apply().await;
+        let mut missing = Vec::new();
+        for (round, id) in ids.iter().enumerate() {
+            let filter = Filter { task_id: Some(*id), limit: 1, ..Filter::default() };
+            let tasks = stage.store.tasks(&filter).await.unwrap();
+            let wanted = if round % 3 == 0 { "cancelled" } else { "requested" };
+            if tasks.first().is_none_or(|task| task.task.state.name() != wanted) {
+                missing.push(round);
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{missing:?} of {:?}", balancer.injected())),
+        }
+    })
+    .await;
+    for id in ids {
+        let timeline = stage.timeline(id).await;
+        assert!(!timeline.contains(&"dropped"), "{timeline:?}");
+    }
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn c5_a_header_that_is_not_there_is_no_reorganisation() {
     let stage = Stage::start().await;
     let proxy = Proxy::start(&stage.anvil.url()).await;
