@@ -320,9 +320,9 @@ impl Board {
 
     /// The block that the contract was deployed in.
     pub async fn deployment_block(&self) -> Result<u64, Error> {
-        let found = self
-            .deployment_block
-            .get_or_try_init(|| origin::deployment_block(&self.client, None, self.contract));
+        let found = self.deployment_block.get_or_try_init(|| {
+            Box::pin(origin::deployment_block(&self.client, None, self.contract))
+        });
         found.await.copied()
     }
 

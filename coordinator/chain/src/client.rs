@@ -190,7 +190,7 @@ impl Client {
                 self.probe(endpoint);
                 continue;
             }
-            match self.verify(endpoint).await {
+            match Box::pin(self.verify(endpoint)).await {
                 Ok(()) => return Ok(Arc::clone(endpoint)),
                 Err(error) => {
                     retry_after = retry_after.min(rest(endpoint, &error));

@@ -180,7 +180,7 @@ impl Board {
         };
         let to = self.client().head().await?.number;
         let search = Search { contract: self.contract(), topics, from, to, width: u64::MAX };
-        match search.run(self.client(), |found| one && !found.is_empty()).await? {
+        match Box::pin(search.run(self.client(), |found| one && !found.is_empty())).await? {
             Outcome::Logs(logs) => Ok(logs),
             Outcome::TooFar => Err(Error::NoBeginning(self.contract())),
         }

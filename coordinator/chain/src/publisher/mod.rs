@@ -129,7 +129,7 @@ impl Publisher {
         let board = Board { chain_id: client.chain_id(), contract: options.contract };
         let contract = Contract::new(client.clone(), options.contract);
         let domains = rights(&contract, &key, &options.domains).await?;
-        let engine = origin::engine_id(&contract, Some(&store), &options.engine)
+        let engine = Box::pin(origin::engine_id(&contract, Some(&store), &options.engine))
             .await?
             .ok_or_else(|| Error::EngineNotRegistered(options.engine.clone()))?;
         let endpoint = client.endpoint().await?;

@@ -241,7 +241,8 @@ impl Watcher {
     pub async fn poll(&mut self) -> Result<Progress, Error> {
         let progress = match self.client.endpoint().await {
             Ok(endpoint) => {
-                let looked = self.look(&endpoint).await;
+                // Boxed: it is large, and whoever polls need not hold it.
+                let looked = Box::pin(self.look(&endpoint)).await;
                 let progress = self.steady(looked, endpoint.shown());
                 self.client.report(&endpoint, &progress);
                 progress

@@ -42,7 +42,9 @@ pub(super) async fn first_row(
 ) -> Result<(ChainRow, RingBlock), Error> {
     let deployed = match from_block {
         Some(_) => None,
-        None => Some(origin::deployment_block(client, Some(store), board.contract).await?),
+        None => {
+            Some(Box::pin(origin::deployment_block(client, Some(store), board.contract)).await?)
+        }
     };
     if from_block.is_some() {
         origin::require_code(client, board.contract).await?;
