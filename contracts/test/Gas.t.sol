@@ -74,6 +74,20 @@ contract GasTest is Board {
         measure("publish_digests_of_100", 400_000);
     }
 
+    /// What it costs to tell ten requesters of a rejection, in a guard word that is new.
+    function test_a_batch_of_10_rejections_in_a_new_word() public {
+        for (uint256 i; i < 254; ++i) {
+            submitFree();
+        }
+        uint64[] memory ids = new uint64[](10);
+        for (uint256 i; i < ids.length; ++i) {
+            ids[i] = submitFree();
+        }
+        vm.assertEq(ids[0] >> 8, 1, "a new word");
+        publishDigests(digests(ids, REJECTED));
+        measure("publish_10_rejections_in_a_new_word", 90_000);
+    }
+
     function test_a_batch_of_100_documents() public {
         ITaskBoard.Result[] memory results = new ITaskBoard.Result[](100);
         for (uint256 i; i < results.length; ++i) {
