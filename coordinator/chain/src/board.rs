@@ -217,13 +217,19 @@ impl Board {
     /// Asks to cancel this very task.
     pub async fn cancel(&self, key: &Key, task: &Identity) -> Result<Receipt, Error> {
         let call = TaskBoard::cancelCall { id: task.task_id.0, tag: tag(task).0 };
-        self.call("cancel", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
+        let receipt = self.call("cancel", key, U256::ZERO, &call).await?;
+        let asked = |event: &TaskBoard::Cancelled| event.id == task.task_id.0;
+        self.event(&receipt, "cancel", "Cancelled", asked)?;
+        Ok(Receipt::of(&receipt))
     }
 
     /// Closes this very task: a kept one whose deadline has passed.
     pub async fn expire(&self, key: &Key, task: &Identity) -> Result<Receipt, Error> {
         let call = TaskBoard::expireCall { id: task.task_id.0, tag: tag(task).0 };
-        self.call("expire", key, U256::ZERO, &call).await.map(|receipt| Receipt::of(&receipt))
+        let receipt = self.call("expire", key, U256::ZERO, &call).await?;
+        let closed = |event: &TaskBoard::Expired| event.id == task.task_id.0;
+        self.event(&receipt, "expire", "Expired", closed)?;
+        Ok(Receipt::of(&receipt))
     }
 
     /// Pays the key's whole credit out.
