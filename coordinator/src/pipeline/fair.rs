@@ -5,7 +5,7 @@
 //! are a class of their own with a larger share, and in it the bits of the fee are the weight; free ones share the
 //! other class, one requester like another. Within a flow the order is that of time.
 //!
-//! A place is never left empty while a task waits that was never stopped. A flow that has its share of the places gets
+//! A place is never left empty while a task waits. A flow that has its share of the places gets
 //! the last ones only on loan: who has used less takes them back at once. A place that was held long is taken
 //! back too, each time after a longer while, so that every task comes to its end.
 
@@ -91,14 +91,12 @@ impl Lane {
         self.rules.places.saturating_sub(self.held.len())
     }
 
-    /// Which of those that wait, in the order of time, gets a free place; none when there is none for any of them.
+    /// Which of those that wait, in the order of time, gets a free place; none when there is none.
     pub(super) fn next(&self, waiting: &[Waiting], now_ms: u64) -> Option<usize> {
         if self.free() == 0 {
             return None;
         }
-        self.first(waiting, now_ms, |task| {
-            !self.would_be_on_loan(task) || !self.stopped.contains_key(&task.id)
-        })
+        self.first(waiting, now_ms)
     }
 
     /// Gives a place to a task.
@@ -132,11 +130,10 @@ impl Lane {
     /// Which task should be stopped so that one of those that wait gets its place; it is given back when the task has
     /// stopped. None while there is a free place, or nobody has to give way.
     pub(super) fn gives_way(&mut self, waiting: &[Waiting], now_ms: u64) -> Option<LocalId> {
-        // A place that is there but only on loan is not for tasks that were stopped before.
-        if self.next(waiting, now_ms).is_some() {
+        if self.free() > 0 {
             return None;
         }
-        let first = waiting.get(self.first(waiting, now_ms, |_| true)?)?;
+        let first = waiting.get(self.first(waiting, now_ms)?)?;
         let (wanted, class) = (
             self.stands_at(&first.flow, first.weight, now_ms),
             self.class_stands_at(class_of(first.weight), now_ms),
@@ -161,7 +158,8 @@ impl Lane {
                     self.class_stands_at(class_of(held.weight), now_ms)
                         > class.saturating_add(margin)
                 };
-                let loan = held.on_loan && stops == 0 && !was_stopped;
+                // Those that were stopped do not stop each other at once: nobody would get anywhere.
+                let loan = held.on_loan && !was_stopped;
                 stands && (loan || had_ms >= quantum)
             })
             .map(|(id, held)| (!held.on_loan, held.since_ms, *id))
@@ -184,17 +182,11 @@ impl Lane {
         self.stopped.remove(&id);
     }
 
-    /// The first of those that may: of the class that has used least, and in it of the flow that has.
-    fn first(
-        &self,
-        waiting: &[Waiting],
-        now_ms: u64,
-        may: impl Fn(&Waiting) -> bool,
-    ) -> Option<usize> {
+    /// The first of those that wait: of the class that has used least, and in it of the flow that has.
+    fn first(&self, waiting: &[Waiting], now_ms: u64) -> Option<usize> {
         waiting
             .iter()
             .enumerate()
-            .filter(|(_, task)| may(task))
             .min_by_key(|(place, task)| {
                 let class = class_of(task.weight);
                 (

@@ -38,17 +38,23 @@ pub(crate) async fn results(
             (Expected::Document(_), None) => {
                 findings.lost.push(format!("task {id} ({what}) has no result"));
             }
-            (Expected::Recorded(_), Some(_)) => {
-                findings
-                    .lost
-                    .push(format!("task {id} ({what}) has a result, but is free and rejected"));
+            (Expected::Recorded(_), None) => {
+                let wrong = format!("task {id} ({what}) was rejected without a word on chain");
+                findings.lost.push(wrong);
+            }
+            (Expected::Recorded(codes), Some(result)) => {
+                let documents =
+                    codes.iter().map(|code| format!(r#"{{"status":"rejected","code":"{code}"}}"#));
+                if !documents.into_iter().any(|one| agrees(scene, result, &one).is_ok()) {
+                    findings.lost.push(format!("task {id} ({what}) has another result"));
+                }
             }
             (Expected::Document(document) | Expected::AtMost(document), Some(result)) => {
                 if let Err(wrong) = agrees(scene, result, document) {
                     findings.lost.push(format!("task {id} ({what}): {wrong}"));
                 }
             }
-            (Expected::Recorded(_) | Expected::AtMost(_), None) => {}
+            (Expected::AtMost(_), None) => {}
         }
     }
     for (id, reason) in &logs.skipped {
