@@ -20,6 +20,14 @@ pub enum Alarm {
     FeeCapReached,
     /// An endpoint contradicts itself.
     ProviderInconsistent,
+    /// The chain took back what the confirmations called final: nothing is published.
+    FinalityViolated,
+    /// The owner took the publisher's right to answer a domain.
+    RightsWithdrawn,
+    /// The node refuses a transaction for another reason than its price.
+    TransactionRefused,
+    /// Somebody else signs with the publisher's key.
+    KeyUsedElsewhere,
 }
 
 impl Alarm {
@@ -34,6 +42,10 @@ impl Alarm {
             Self::PublisherUnfunded => "publisher_unfunded",
             Self::FeeCapReached => "fee_cap_reached",
             Self::ProviderInconsistent => "provider_inconsistent",
+            Self::FinalityViolated => "finality_violated",
+            Self::RightsWithdrawn => "rights_withdrawn",
+            Self::TransactionRefused => "transaction_refused",
+            Self::KeyUsedElsewhere => "key_used_elsewhere",
         }
     }
 }
@@ -56,6 +68,11 @@ impl Alarms {
     pub fn begin(&self, alarm: Alarm, message: impl Into<String>) {
         let mut on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
         on.insert(alarm, message.into());
+    }
+
+    /// Whether an alarm is on.
+    pub(crate) fn is_on(&self, alarm: Alarm) -> bool {
+        self.on.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&alarm)
     }
 
     /// Switches an alarm on; it is logged once, when it was off.

@@ -12,6 +12,14 @@ pub(crate) struct Fees {
     pub(crate) tip_wei: u128,
 }
 
+impl Fees {
+    /// These, but not below `floor`.
+    pub(crate) fn at_least(self, floor: Self) -> Self {
+        let max_wei = self.max_wei.max(floor.max_wei);
+        Self { max_wei, tip_wei: self.tip_wei.max(floor.tip_wei).min(max_wei) }
+    }
+}
+
 /// Where fees come from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FeeRule {

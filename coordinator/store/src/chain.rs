@@ -37,6 +37,8 @@ pub struct RingBlock {
     pub block: BlockRef,
     /// Its parent's hash.
     pub parent: Hash,
+    /// The sequence that the next task has after it; 0 where it is not known.
+    pub next_sequence: u64,
 }
 
 /// What stands in a recent block.
@@ -114,14 +116,16 @@ impl Writer {
         .map_err(Error::doing(doing))?;
         let Some(newest) = newest else { return Ok(()) };
         sqlx::query(
-            "insert into blocks (chain_id, contract, number, hash, parent) values (?, ?, ?, ?, ?)
-             on conflict (chain_id, contract, number) do update set hash = excluded.hash, parent = excluded.parent",
+            "insert into blocks (chain_id, contract, number, hash, parent, next_sequence) values (?, ?, ?, ?, ?, ?)
+             on conflict (chain_id, contract, number) do update set hash = excluded.hash, parent = excluded.parent,
+             next_sequence = excluded.next_sequence",
         )
         .bind(signed(board.chain_id))
         .bind(board.contract.to_string())
         .bind(signed(newest.block.number))
         .bind(newest.block.hash.to_string())
         .bind(newest.parent.to_string())
+        .bind(signed(newest.next_sequence))
         .execute(&mut *self.transaction)
         .await
         .map_err(Error::doing(doing))?;
@@ -277,7 +281,7 @@ impl Store {
     /// The ring of recent blocks, newest first.
     pub async fn ring(&self, board: &Board) -> Result<Vec<RingBlock>, Error> {
         let rows = sqlx::query(
-            "select number, hash, parent from blocks where chain_id = ? and contract = ? order by number desc",
+            "select number, hash, parent, next_sequence from blocks where chain_id = ? and contract = ? order by number desc",
         )
         .bind(signed(board.chain_id))
         .bind(board.contract.to_string())
@@ -291,10 +295,16 @@ impl Store {
                         row.try_get(0)?,
                         row.try_get::<String, _>(1)?,
                         row.try_get::<String, _>(2)?,
+                        row.try_get::<i64, _>(3)?,
                     ))
                 };
-                let (number, hash, parent) = read().map_err(Error::doing("reading the ring"))?;
-                Ok(RingBlock { block: block(number, &hash)?, parent: parse(&parent)? })
+                let (number, hash, parent, next) =
+                    read().map_err(Error::doing("reading the ring"))?;
+                Ok(RingBlock {
+                    block: block(number, &hash)?,
+                    parent: parse(&parent)?,
+                    next_sequence: unsigned(next),
+                })
             })
             .collect()
     }

@@ -12,14 +12,16 @@ mod origin;
 mod outbox;
 mod result;
 mod task_row;
+mod violation;
 
 pub use chain::{Board, ChainRow, RingBlock, Sighting, SightingKind};
 pub use connect::{Store, Writer};
 pub use event::{EventRow, TimelineEntry};
 pub use origin::Engine;
-pub use outbox::{Account, Attempt, Mined, Outgoing, OutgoingState, Pending, PendingState};
+pub use outbox::{Account, Attempt, Mined, Outgoing, OutgoingState, Pending};
 pub use result::{Publication, ResultRow};
 pub use task_row::{Filter, Inserted, Queue, Use, Versioned, Waiting};
+pub use violation::Violation;
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,20 @@ pub enum Error {
     /// The event does not fit the task's state.
     #[error(transparent)]
     Transition(#[from] task::InvalidTransition),
+    /// The event does not fit the publication's state.
+    #[error(transparent)]
+    Publication(#[from] task::publication::Invalid),
+    /// Another process opened the database since this one did.
+    #[error("another process has taken the database over; this one may not write any more")]
+    TakenOver,
+    /// Another process works on the database.
+    #[error("another coordinator works on the database {path} ({holder}); stop it first, or name another one")]
+    InUse {
+        /// The file.
+        path: String,
+        /// What is known of the other process.
+        holder: String,
+    },
 }
 
 impl Error {
@@ -80,7 +96,9 @@ impl Error {
             Self::Row { .. } => "database_row",
             Self::Conflict(_) => "conflict",
             Self::NoTask(_) => "no_such_task",
-            Self::Transition(_) => "invalid_transition",
+            Self::Transition(_) | Self::Publication(_) => "invalid_transition",
+            Self::TakenOver => "database_taken_over",
+            Self::InUse { .. } => "database_in_use",
         }
     }
 

@@ -1,5 +1,10 @@
 use sqlx::{Row as _, sqlite::SqliteRow};
-use task::{Address, BlockRef, Hash, Identity, LocalId, TaskId};
+use task::{
+    Address, BlockRef, Hash, Identity, LocalId, TaskId,
+    publication::{
+        Event as PublicationEvent, Place, Publication as Standing, Reason, State,
+    },
+};
 
 use crate::{
     Board, Error, Publication, Store, Writer,
@@ -21,12 +26,8 @@ pub struct Account {
 pub struct Pending {
     /// What is published.
     pub publication: Publication,
-    /// Where it stands.
-    pub state: PendingState,
-    /// How often it was sent without effect.
-    pub tries: u32,
-    /// The contract's reason, if it did not take it.
-    pub refusal: Option<(String, String)>,
+    /// Where it stands, as the publication machine knows it.
+    pub standing: Standing,
 }
 
 macro_rules! states {
@@ -48,24 +49,6 @@ macro_rules! states {
             }
         }
     };
-}
-
-states! {
-    /// Where a publication stands.
-    PendingState {
-        /// It has no nonce yet.
-        Queued = "queued",
-        /// The block of its task is gone.
-        Withheld = "withheld",
-        /// A signed transaction holds it.
-        Sent = "sent",
-        /// It stands on chain.
-        Mined = "mined",
-        /// The contract did not take it; that is told once the transaction is final.
-        Refused = "refused",
-        /// Nothing more happens to it.
-        Settled = "settled",
-    }
 }
 
 states! {
@@ -177,93 +160,140 @@ impl Writer {
         rows.iter().map(pending).collect()
     }
 
-    /// Gives a publication to a nonce.
-    pub async fn assign(
-        &mut self,
-        task: LocalId,
-        account: &Account,
-        nonce: u64,
-    ) -> Result<(), Error> {
-        self.set_publication(task, PendingState::Sent, Some((account, nonce)), None).await
-    }
-
-    /// Writes where a publication stands; it stays with its nonce.
-    pub async fn settle(
-        &mut self,
-        task: LocalId,
-        state: PendingState,
-        refusal: Option<(&str, &str)>,
-    ) -> Result<(), Error> {
-        sqlx::query("update publications set state = ?, code = ?, message = ? where task = ?")
-            .bind(state.text())
-            .bind(refusal.map(|(code, _)| code))
-            .bind(refusal.map(|(_, message)| message))
-            .bind(task.0)
-            .execute(&mut *self.transaction)
-            .await
-            .map_err(Error::doing("settling a publication"))?;
-        Ok(())
-    }
-
-    /// Takes a publication from its nonce and queues it again; `failed` counts the try.
-    pub async fn requeue(&mut self, task: LocalId, failed: bool) -> Result<(), Error> {
-        sqlx::query("update publications set tries = tries + ? where task = ?")
-            .bind(failed)
-            .bind(task.0)
-            .execute(&mut *self.transaction)
-            .await
-            .map_err(Error::doing("queueing a publication again"))?;
-        self.set_publication(task, PendingState::Queued, None, None).await
-    }
-
-    async fn set_publication(
-        &mut self,
-        task: LocalId,
-        state: PendingState,
-        holder: Option<(&Account, u64)>,
-        refusal: Option<(&str, &str)>,
-    ) -> Result<(), Error> {
-        sqlx::query(
-            "update publications set state = ?, sender = ?, nonce = ?, code = ?, message = ? where task = ?",
+    /// What is published of a task.
+    pub async fn publication(&mut self, task: LocalId) -> Result<Option<Pending>, Error> {
+        let row = sqlx::query(
+            "select p.*, t.payload from publications p join tasks t on t.local_id = p.task where p.task = ?",
         )
-        .bind(state.text())
-        .bind(holder.map(|(account, _)| account.sender.to_string()))
-        .bind(holder.map(|(_, nonce)| signed(nonce)))
-        .bind(refusal.map(|(code, _)| code))
-        .bind(refusal.map(|(_, message)| message))
+        .bind(task.0)
+        .fetch_optional(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("reading a publication"))?;
+        row.as_ref().map(pending).transpose()
+    }
+
+    /// The publications whose submission stands in this block, as far as we know.
+    pub async fn publications_in(
+        &mut self,
+        board: &Board,
+        block: &Hash,
+    ) -> Result<Vec<Pending>, Error> {
+        let rows = sqlx::query(
+            "select p.*, t.payload from publications p join tasks t on t.local_id = p.task
+             where p.chain_id = ? and p.contract = ? and p.included_hash = ? and p.state != 'withheld'",
+        )
+        .bind(signed(board.chain_id))
+        .bind(board.contract.to_string())
+        .bind(block.to_string())
+        .fetch_all(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("reading a block's publications"))?;
+        rows.iter().map(pending).collect()
+    }
+
+    /// Lets an event happen to a publication, saves where it stands then, and appends what its task is told.
+    pub async fn advance(
+        &mut self,
+        account: &Account,
+        before: &Pending,
+        event: &PublicationEvent,
+        now_ms: i64,
+    ) -> Result<Standing, Error> {
+        let after = before.standing.clone().apply(event)?;
+        if after == before.standing {
+            return Ok(after);
+        }
+        let task = before.publication.task;
+        self.save_standing(task, Some(account), &after).await?;
+        if let Some(told) = after.tells(&before.standing.state) {
+            self.append(task, &told, now_ms).await?;
+        }
+        Ok(after)
+    }
+
+    /// Writes where a publication stands. Its sender stays when `account` is none.
+    pub(crate) async fn save_standing(
+        &mut self,
+        task: LocalId,
+        account: Option<&Account>,
+        standing: &Standing,
+    ) -> Result<(), Error> {
+        let (state, nonce) = (&standing.state, standing.state.nonce());
+        let place = state.place();
+        let reason = match state {
+            State::Refused { reason, .. } | State::GivenUp { reason, .. } => Some(reason),
+            _ => None,
+        };
+        sqlx::query(
+            "update publications set state = ?1, nonce = ?2, sender = case when ?2 is null then null
+             else coalesce(?3, sender) end, tries = ?4, code = ?5, message = ?6, place_transaction = ?7,
+             place_number = ?8, place_hash = ?9, included_number = coalesce(?10, included_number),
+             included_hash = coalesce(?11, included_hash) where task = ?12",
+        )
+        .bind(state.name())
+        .bind(nonce.map(signed))
+        .bind(account.map(|account| account.sender.to_string()))
+        .bind(i64::from(standing.tries))
+        .bind(reason.map(|reason| reason.code.as_str()))
+        .bind(reason.map(|reason| reason.message.as_str()))
+        .bind(place.map(|place| place.transaction.to_string()))
+        .bind(place.map(|place| signed(place.block.number)))
+        .bind(place.map(|place| place.block.hash.to_string()))
+        .bind(standing.included.map(|block| signed(block.number)))
+        .bind(standing.included.map(|block| block.hash.to_string()))
         .bind(task.0)
         .execute(&mut *self.transaction)
         .await
-        .map_err(Error::doing("writing a publication"))?;
+        .map_err(Error::doing("writing where a publication stands"))?;
         Ok(())
     }
 
-    /// Withholds what is to be published for tasks of a block that is gone.
-    pub async fn withhold(&mut self, board: &Board, gone: &Hash) -> Result<(), Error> {
+    /// Has the publisher look again at every transaction that was final above a block: its own may be gone.
+    pub async fn reopen_above(&mut self, board: &Board, number: u64) -> Result<(), Error> {
         sqlx::query(
-            "update publications set state = 'withheld' where chain_id = ? and contract = ? and included_hash = ?
-             and state in ('queued', 'sent', 'mined')",
+            "update outbox set state = 'mined' where chain_id = ? and contract = ? and mined_number > ?
+             and state = 'final'",
         )
         .bind(signed(board.chain_id))
         .bind(board.contract.to_string())
-        .bind(gone.to_string())
-        .execute(&mut *self.transaction)
-        .await
-        .map_err(Error::doing("withholding publications"))?;
-        Ok(())
-    }
-
-    /// Has the publisher look again at transactions that stood in a block that is gone.
-    pub async fn reopen(&mut self, board: &Board, gone: &Hash) -> Result<(), Error> {
-        sqlx::query(
-            "update outbox set state = 'mined' where chain_id = ? and contract = ? and mined_hash = ? and state = 'final'",
-        )
-        .bind(signed(board.chain_id))
-        .bind(board.contract.to_string())
-        .bind(gone.to_string())
+        .bind(signed(number))
         .execute(&mut *self.transaction)
         .await
         .map_err(Error::doing("reopening transactions"))?;
+        Ok(())
+    }
+
+    /// Has the publisher look again at the settled nonces from `count` on, which the chain counts as unused; answers
+    /// how many there are.
+    pub async fn reopen_unused(&mut self, account: &Account, count: u64) -> Result<u64, Error> {
+        let done = sqlx::query(
+            "update outbox set state = case state when 'final' then 'mined' else 'open' end
+             where chain_id = ? and sender = ? and nonce >= ? and state in ('final', 'taken')",
+        )
+        .bind(signed(account.chain_id))
+        .bind(account.sender.to_string())
+        .bind(signed(count))
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("reopening nonces"))?;
+        Ok(done.rows_affected())
+    }
+
+    /// Has the publisher look again at the nonce that holds a task's publication, if it was settled.
+    pub(crate) async fn reopen_nonce_of(
+        &mut self,
+        task: LocalId,
+        nonce: u64,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "update outbox set state = 'mined' where state = 'final' and nonce = ?2 and (chain_id, sender) in
+             (select chain_id, sender from publications where task = ?1)",
+        )
+        .bind(task.0)
+        .bind(signed(nonce))
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(Error::doing("reopening a nonce"))?;
         Ok(())
     }
 
@@ -277,8 +307,19 @@ impl Writer {
         Ok(row.is_some())
     }
 
-    /// The lowest nonce from `from` on that the outbox has not taken.
+    /// The lowest nonce from `from` on that was never taken, also by what is forgotten.
     pub async fn free_nonce(&mut self, account: &Account, from: u64) -> Result<u64, Error> {
+        let floor = sqlx::query("select floor from accounts where chain_id = ? and sender = ?")
+            .bind(signed(account.chain_id))
+            .bind(account.sender.to_string())
+            .fetch_optional(&mut *self.transaction)
+            .await
+            .map_err(Error::doing("looking for a free nonce"))?;
+        let floor: Option<i64> = floor
+            .map(|row| row.try_get(0))
+            .transpose()
+            .map_err(Error::doing("looking for a free nonce"))?;
+        let from = from.max(floor.map_or(0, unsigned));
         let rows = sqlx::query(
             "select nonce from outbox where chain_id = ? and sender = ? and nonce >= ? order by nonce",
         )
@@ -434,19 +475,18 @@ fn pending(row: &SqliteRow) -> Result<Pending, Error> {
                 row.try_get("included_hash")?,
                 row.try_get("state")?,
             ],
-            [
-                row.try_get::<Option<String>, _>("document")?,
-                row.try_get("code")?,
-                row.try_get("message")?,
-            ],
+            row.try_get::<Option<String>, _>("document")?,
         ))
     };
     let (
         [task, chain_id, status],
         [callback_gas, included_number, tries],
         [contract, task_id, payload, digest, included_hash, state],
-        [document, code, message],
+        document,
     ) = read().map_err(Error::doing("reading a publication"))?;
+    let included = block(included_number, &included_hash)?;
+    let state = standing_state(row, &state)?;
+    let is_included = !matches!(state, State::Withheld { .. });
     Ok(Pending {
         publication: Publication {
             task: LocalId(task),
@@ -460,11 +500,56 @@ fn pending(row: &SqliteRow) -> Result<Pending, Error> {
             digest,
             document,
             callback_gas: u32::try_from(callback_gas).unwrap_or(u32::MAX),
-            included: block(included_number, &included_hash)?,
+            included,
         },
-        state: PendingState::parse(&state)?,
-        tries: u32::try_from(tries).unwrap_or(u32::MAX),
-        refusal: code.map(|code| (code, message.unwrap_or_default())),
+        standing: Standing {
+            included: is_included.then_some(included),
+            tries: u32::try_from(tries).unwrap_or(u32::MAX),
+            state,
+        },
+    })
+}
+
+/// The state that a publication's row says, with its data.
+fn standing_state(row: &SqliteRow, state: &str) -> Result<State, Error> {
+    let read = || -> Result<_, sqlx::Error> {
+        Ok((
+            row.try_get::<Option<i64>, _>("nonce")?,
+            row.try_get::<Option<i64>, _>("place_number")?,
+            [
+                row.try_get::<Option<String>, _>("place_transaction")?,
+                row.try_get("place_hash")?,
+                row.try_get("code")?,
+                row.try_get("message")?,
+            ],
+        ))
+    };
+    let (nonce, number, [transaction, hash, code, message]) =
+        read().map_err(Error::doing("reading where a publication stands"))?;
+    let missing = |what: &str| Error::row(format!("a publication that is {state}"), what);
+    let nonce = nonce.map(unsigned);
+    let held = || nonce.ok_or_else(|| missing("it has no nonce"));
+    let place = || match (number, &transaction, &hash) {
+        (Some(number), Some(transaction), Some(hash)) => Ok(Place {
+            nonce: held()?,
+            transaction: parse(transaction)?,
+            block: block(number, hash)?,
+        }),
+        _ => Err(missing("it has no block")),
+    };
+    let reason = Reason {
+        code: code.unwrap_or_else(|| "refused".to_owned()),
+        message: message.unwrap_or_default(),
+    };
+    Ok(match state {
+        "queued" => State::Queued,
+        "withheld" => State::Withheld { nonce },
+        "sent" => State::Sent { nonce: held()? },
+        "mined" => State::Mined { place: place()? },
+        "refused" => State::Refused { place: place()?, reason },
+        "final" => State::Final { place: place()? },
+        "given_up" => State::GivenUp { nonce, reason },
+        other => return Err(Error::row("a publication", format!("unknown state {other}"))),
     })
 }
 

@@ -1,5 +1,8 @@
 use sqlx::Row as _;
-use task::{BlockRef, Identity, LocalId};
+use task::{
+    BlockRef, Identity, LocalId,
+    publication::{Event as PublicationEvent, Publication as Standing},
+};
 
 use crate::{Error, Store, Writer, task_row::signed};
 
@@ -57,20 +60,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Hands a result to the publisher: a row in the state `queued` without a nonce. An earlier row of the same task
-    /// (of a branch that is gone) is replaced; the transactions signed for it stay in the outbox.
+    /// Hands a result to the publisher. What was published or signed for the task before, on a branch that is gone or
+    /// that came back, decides what is left to do; the transactions that were signed stay in the outbox.
     pub async fn queue_publication(
         &mut self,
         publication: &Publication,
         now_ms: i64,
     ) -> Result<(), Error> {
+        let earlier = self.publication(publication.task).await?;
+        let standing = match &earlier {
+            None => Standing::new(publication.included),
+            Some(earlier) => {
+                let changed = earlier.publication.digest != publication.digest;
+                let event = PublicationEvent::Queued { included: publication.included, changed };
+                earlier.standing.clone().apply(&event)?
+            }
+        };
         sqlx::query(
             "insert into publications (task, chain_id, contract, task_id, status, digest, document, callback_gas,
              included_number, included_hash, state, queued_at_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?)
              on conflict (task) do update set status = excluded.status, digest = excluded.digest,
-             document = excluded.document, included_number = excluded.included_number,
-             included_hash = excluded.included_hash, state = 'queued', sender = null, nonce = null,
-             queued_at_ms = excluded.queued_at_ms",
+             document = excluded.document, queued_at_ms = excluded.queued_at_ms",
         )
         .bind(publication.task.0)
         .bind(signed(publication.identity.chain_id))
@@ -86,6 +96,13 @@ impl Writer {
         .execute(&mut *self.transaction)
         .await
         .map_err(Error::doing("queueing a publication"))?;
+        self.save_standing(publication.task, None, &standing).await?;
+        // Whether its old transaction stands on this branch its nonce tells, also one that was settled.
+        if earlier.is_some()
+            && let Some(nonce) = standing.state.nonce()
+        {
+            self.reopen_nonce_of(publication.task, nonce).await?;
+        }
         Ok(())
     }
 
@@ -142,10 +159,25 @@ impl Writer {
                     .map_err(doing("forgetting an old task"))?;
             }
         }
-        // The signed bytes first: they refer to the nonce.
+        // A transaction is kept as long as a reorganisation that is followed could take its block back. The signed bytes
+        // go first: they refer to the nonce.
         let old = "select o.chain_id, o.sender, o.nonce from outbox o where o.state in ('final', 'taken') and o.created_at_ms < ?1
                    and not exists (select 1 from publications p where p.chain_id = o.chain_id
-                   and p.sender = o.sender and p.nonce = o.nonce) order by o.nonce limit ?2";
+                   and p.sender = o.sender and p.nonce = o.nonce)
+                   and coalesce(o.mined_number, -1) < coalesce((select min(b.number) from blocks b
+                   where b.chain_id = o.chain_id and b.contract = o.contract), 9223372036854775807)
+                   order by o.nonce limit ?2";
+        let floor = format!(
+            "insert into accounts (chain_id, sender, floor) select chain_id, sender, max(nonce) + 1 from ({old})
+             where true group by chain_id, sender
+             on conflict (chain_id, sender) do update set floor = max(floor, excluded.floor)"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(floor))
+            .bind(before_ms)
+            .bind(limit)
+            .execute(&mut *self.transaction)
+            .await
+            .map_err(doing("remembering which nonces were used"))?;
         for table in ["attempts", "outbox"] {
             let sql = format!("delete from {table} where (chain_id, sender, nonce) in ({old})");
             sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -42,6 +42,8 @@ pub enum Event {
     CancelRequested,
     /// The contract closed it after its deadline.
     Expired,
+    /// What had closed it, a cancellation or its deadline, stood in a block that is no longer part of the chain.
+    Reopened,
     /// A result for it stands on chain.
     Answered {
         /// Whether it is signed by this coordinator's key.
@@ -119,7 +121,7 @@ pub enum Event {
         /// The block.
         block: BlockRef,
     },
-    /// The block of its result is gone; the publisher sends it again.
+    /// The block of its result, or of its refusal, is gone; the publisher sends it again.
     Unmined,
     /// Its result is as deep as the confirmations ask.
     Finalized,
@@ -141,6 +143,7 @@ impl Event {
             Self::Dropped { .. } => "dropped",
             Self::CancelRequested => "cancel_requested",
             Self::Expired => "expired",
+            Self::Reopened => "reopened",
             Self::Answered { .. } => "answered",
             Self::AnswerDropped { .. } => "answer_dropped",
             Self::FetchStarted => "fetch_started",

@@ -7,6 +7,7 @@
 mod event;
 mod hex;
 mod identity;
+pub mod publication;
 mod request;
 mod state;
 

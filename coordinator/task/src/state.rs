@@ -248,6 +248,11 @@ impl Task {
                 } else {
                     self.included = None;
                     match state {
+                        // The contract's refusal was one of a branch that is gone; a cancellation and another's
+                        // answer are taken back by events of their own.
+                        State::Cancelled { reason: CancelReason::Refused(_), answer } => {
+                            State::Withheld { answer }
+                        }
                         cancelled @ State::Cancelled { .. } => cancelled,
                         other => State::Withheld { answer: other.answer().cloned() },
                     }
@@ -288,18 +293,22 @@ impl Task {
                     answer: other.answer().cloned(),
                 },
             },
-            (State::Mined { answer, block, .. }, Event::AnswerDropped { block: gone })
-                if block.hash == gone.hash =>
-            {
-                State::Finished { answer }
-            }
+            (
+                State::Cancelled {
+                    reason: CancelReason::OnChain | CancelReason::Expired, answer
+                },
+                Event::Reopened,
+            ) => open_again(self.included.is_some(), answer),
+            (state, Event::Reopened) => state,
+            (
+                State::Mined { answer, block, .. }
+                | State::Final { answer, published: Some((block, _)) },
+                Event::AnswerDropped { block: gone },
+            ) if block.hash == gone.hash => State::Finished { answer },
             (
                 State::Cancelled { reason: CancelReason::AnsweredElsewhere, answer },
                 Event::AnswerDropped { .. },
-            ) => match answer {
-                Some(answer) => State::Finished { answer },
-                None => State::Requested,
-            },
+            ) => open_again(self.included.is_some(), answer),
             (state, Event::AnswerDropped { .. }) => state,
 
             // ---- the pipeline
@@ -374,9 +383,13 @@ impl Task {
                 | State::Mined { answer, .. },
                 Event::Mined { transaction, block },
             ) => State::Mined { answer, block: *block, transaction: *transaction },
-            (State::Mined { answer, .. } | State::Publishing { answer }, Event::Unmined) => {
-                State::Publishing { answer }
-            }
+            (
+                State::Mined { answer, .. }
+                | State::Publishing { answer }
+                | State::Final { answer, published: Some(_) }
+                | State::Cancelled { reason: CancelReason::Refused(_), answer: Some(answer) },
+                Event::Unmined,
+            ) => State::Publishing { answer },
             (State::Mined { answer, block, transaction }, Event::Finalized) => {
                 State::Final { answer, published: Some((block, transaction)) }
             }
@@ -397,10 +410,17 @@ impl Task {
                 | State::Requested),
                 Event::Sent { .. } | Event::Unmined | Event::Refused { .. } | Event::Finalized,
             ) => state,
-            (State::Withheld { answer: Some(answer) }, Event::Mined { transaction, block }) => {
+            // It stands in another block now than in the one it was final in.
+            (
+                State::Final { answer, published: Some((old, _)) },
+                Event::Mined { transaction, block },
+            ) if old.hash != block.hash => {
                 State::Mined { answer, block: *block, transaction: *transaction }
             }
-            (state @ (State::Final { .. } | State::Cancelled { .. }), Event::Mined { .. }) => state,
+            (
+                state @ (State::Final { .. } | State::Cancelled { .. } | State::Withheld { .. }),
+                Event::Mined { .. },
+            ) => state,
 
             _ => return Err(invalid),
         };
@@ -415,5 +435,14 @@ impl Task {
             }
         }
         Ok(self)
+    }
+}
+
+/// Where a task stands again whose end was taken back.
+fn open_again(is_included: bool, answer: Option<Answer>) -> State {
+    match (is_included, answer) {
+        (false, answer) => State::Withheld { answer },
+        (true, Some(answer)) => State::Finished { answer },
+        (true, None) => State::Requested,
     }
 }

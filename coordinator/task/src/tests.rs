@@ -167,6 +167,7 @@ fn events() -> impl Strategy<Value = Event> {
         blocks.clone().prop_map(|block| Event::Dropped { block }),
         Just(Event::CancelRequested),
         Just(Event::Expired),
+        Just(Event::Reopened),
         (any::<bool>(), blocks.clone()).prop_map(|(ours, block)| Event::Answered {
             ours,
             answer: answer(Status::Failed),
@@ -203,6 +204,7 @@ fn is_from_outside(event: &Event) -> bool {
             | Event::Dropped { .. }
             | Event::CancelRequested
             | Event::Expired
+            | Event::Reopened
             | Event::Answered { .. }
             | Event::AnswerDropped { .. }
     )
@@ -223,7 +225,8 @@ proptest! {
                 Err(_) => prop_assert!(!is_from_outside(event), "{event:?} in {}", before.state.name()),
                 Ok(after) => {
                     let repeats = !matches!(event, Event::Deferred { .. } | Event::Dropped { .. }
-                        | Event::AnswerDropped { .. } | Event::DocumentMissing | Event::Finalized);
+                        | Event::AnswerDropped { .. } | Event::DocumentMissing | Event::Finalized
+                        | Event::Reopened);
                     if let (true, Ok(again)) = (repeats, after.clone().apply(event)) {
                         prop_assert_eq!(&again, &after, "{:?} twice", event);
                     }

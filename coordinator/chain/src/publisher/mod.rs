@@ -7,6 +7,8 @@
 mod observe;
 mod plan;
 mod receipt;
+mod refusal;
+mod rights;
 mod send;
 
 use std::{
@@ -56,6 +58,8 @@ pub struct Options {
     pub max_batch: usize,
     /// The most gas of one transaction.
     pub max_batch_gas: u64,
+    /// How long results of a domain wait whose right was withdrawn, until they are given up.
+    pub rights_grace: Duration,
 }
 
 impl Options {
@@ -75,6 +79,7 @@ impl Options {
             max_in_flight: 4,
             max_batch: 100,
             max_batch_gas: 8_000_000,
+            rights_grace: Duration::from_secs(3_600),
         }
     }
 }
@@ -97,6 +102,8 @@ pub struct Publisher {
     wakes: Arc<Notify>,
     alarms: Alarms,
     memory: Memory,
+    /// The chain took back what was final: nothing is signed or sent.
+    is_stopped: bool,
 }
 
 /// What need not survive: at worst bytes are sent once more.
@@ -110,6 +117,18 @@ struct Memory {
     used_since: BTreeMap<u64, Instant>,
     /// The head at which anchors and mined blocks were last checked.
     checked_at: Option<Hash>,
+    /// Since when the chain counts a nonce as unused that we know nothing of.
+    gap_since: Option<Instant>,
+    /// Nonces whose transaction a node refuses for another reason than its price.
+    refused: BTreeSet<u64>,
+    /// Nonces whose transaction was below a node's minimum and is raised until the node takes it.
+    outbids: BTreeSet<u64>,
+    /// The tip, in wei, that a node was found to ask at least, and since when that is known.
+    minimum: Option<(u128, Instant)>,
+    /// Domains whose right was found withdrawn.
+    no_rights: BTreeMap<u16, rights::Wait>,
+    /// When somebody else was last found to use the key.
+    key_used_at: Option<Instant>,
     /// Until when nothing is sent because the account cannot pay, and the pause after that.
     unfunded: Option<(Instant, Duration)>,
 }
@@ -158,6 +177,7 @@ impl Publisher {
             wakes,
             alarms,
             memory: Memory::default(),
+            is_stopped: false,
         })
     }
 
@@ -229,6 +249,8 @@ impl Publisher {
 
     async fn step_at(&mut self, endpoint: &Endpoint) -> Result<bool, Error> {
         let head = endpoint.head().await?;
+        self.is_stopped = self.store.violation(&self.board).await?.is_some();
+        self.check_rights().await?;
         let seen = self.observe(endpoint, &head).await?;
         let sent = self.send_ready(endpoint, &head).await?;
         Ok(seen || sent)

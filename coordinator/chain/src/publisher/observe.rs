@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use store::{Board, Mined, Outgoing, OutgoingState, PendingState};
-use task::{BlockRef, Event, TaskId};
+use store::{Board, Mined, Outgoing, OutgoingState, Pending, Writer};
+use task::{
+    BlockRef, TaskId,
+    publication::{Event, Place, Reason, State},
+};
 
 use super::{Publisher, receipt::Verdict};
 use crate::{
     Alarm, Confirmations, Error,
     block::{At, Header, TransactionReceipt},
-    board::Board as Contract,
     endpoint::Endpoint,
 };
 
@@ -26,14 +28,15 @@ impl Publisher {
         head: &Header,
     ) -> Result<bool, Error> {
         let unsettled = self.store.unsettled(&self.account).await?;
-        if unsettled.is_empty() {
-            self.alarms.clear(Alarm::FeeCapReached);
-            metrics::gauge!("wasm_exec_chain_transactions_unsettled").set(0.0);
-            return Ok(false);
-        }
         metrics::gauge!("wasm_exec_chain_transactions_unsettled").set(unsettled.len() as f64);
+        let Some(lowest) = unsettled.first().map(|outgoing| outgoing.nonce) else {
+            self.alarms.clear(Alarm::FeeCapReached);
+            self.alarms.clear(Alarm::TransactionRefused);
+            return Ok(false);
+        };
         let new_head = self.memory.checked_at != Some(head.block().hash);
-        let final_number = self.final_number(endpoint, head, &unsettled).await?;
+        let cursor = self.store.chain(&self.board).await?.map_or(0, |row| row.cursor.number);
+        let final_number = self.final_number(endpoint, head, &unsettled).await?.min(cursor);
         let mut count = None;
         let mut progress = false;
         for outgoing in &unsettled {
@@ -47,8 +50,43 @@ impl Publisher {
                 }
             };
         }
+        if let Some(count) = count
+            && count < lowest
+            && head.block().number >= cursor
+        {
+            progress |= self.close_gap(endpoint, head, count, lowest).await?;
+        }
         self.memory.checked_at = Some(head.block().hash);
         Ok(progress)
+    }
+
+    /// The chain counts nonces as unused that are below the lowest one we follow: the block of one that was settled is
+    /// gone. Everything behind it waits until it is used again.
+    async fn close_gap(
+        &mut self,
+        endpoint: &Endpoint,
+        head: &Header,
+        count: u64,
+        lowest: u64,
+    ) -> Result<bool, Error> {
+        let mut writer = self.store.begin().await?;
+        let reopened = writer.reopen_unused(&self.account, count).await?;
+        writer.commit().await?;
+        if reopened > 0 {
+            tracing::warn!(count, lowest, reopened, "nonces that were settled are unused again");
+            return Ok(true);
+        }
+        let since = *self.memory.gap_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < TAKEN_AFTER || self.is_stopped {
+            return Ok(false);
+        }
+        // Nothing is left of what was signed for it: a transfer of nothing, or what is queued, uses it up.
+        self.memory.gap_since = None;
+        let Some(anchor) = self.anchor(endpoint, head).await? else { return Ok(false) };
+        tracing::warn!(nonce = count, "a nonce that was forgotten is unused again and is filled");
+        let Some(filled) = self.fill(count, &anchor, head).await? else { return Ok(false) };
+        self.broadcast(endpoint, &filled).await?;
+        Ok(true)
     }
 
     /// The newest block that is final.
@@ -99,7 +137,7 @@ impl Publisher {
             }
             self.memory.used_since.remove(&nonce);
         }
-        if self.is_unfunded() {
+        if self.is_unfunded() || self.is_stopped {
             return Ok(false);
         }
         // Without money a higher price helps nobody, and what was signed for another contract is not ours to change.
@@ -108,9 +146,18 @@ impl Publisher {
         if may_replace && new_head && self.is_stale(endpoint, &outgoing.anchor, head).await? {
             return self.send_replacement(endpoint, outgoing, head).await;
         }
+        // What was signed for a submission that is gone does not go out again.
+        if self.holds_withheld(outgoing).await? {
+            return match may_replace {
+                true => self.send_replacement(endpoint, outgoing, head).await,
+                false => Ok(false),
+            };
+        }
         let signed_at_ms = outgoing.attempts.last().map_or(0, |attempt| attempt.signed_at_ms);
         let age_ms = u128::try_from(store::now_ms() - signed_at_ms).unwrap_or_default();
-        let is_late = age_ms >= self.options.resubmit_after.as_millis();
+        // A higher price helps only what a node holds or finds too cheap.
+        let is_late = age_ms >= self.options.resubmit_after.as_millis()
+            && !self.memory.refused.contains(&nonce);
         if may_replace
             && (is_late || self.memory.cheap.remove(&nonce))
             && self.send_replacement(endpoint, outgoing, head).await?
@@ -164,33 +211,20 @@ impl Publisher {
         if since.elapsed() < TAKEN_AFTER || self.find_receipt(endpoint, outgoing).await?.is_some() {
             return Ok(false);
         }
-        tracing::error!(nonce, "somebody else uses the publisher's key: its nonce is taken");
+        self.memory.key_used_at = Some(Instant::now());
+        self.alarms.raise(
+            Alarm::KeyUsedElsewhere,
+            format!(
+                "somebody else signs with the key of {}: nonce {nonce} was taken by a transaction that is not in the \
+                 outbox; give this coordinator a key of its own",
+                self.account.sender
+            ),
+        );
         metrics::counter!("wasm_exec_chain_nonces_taken_total").increment(1);
-        let contract = Contract::new(self.client.clone(), outgoing.contract);
-        let mut writer = self.store.begin().await?;
-        let held = writer.held_by(&self.account, nonce).await?;
-        drop(writer);
-        let mut closed = Vec::new();
-        for pending in &held {
-            if contract.is_closed(pending.publication.identity.task_id).await? {
-                closed.push(pending.publication.task);
-            }
-        }
         let now_ms = store::now_ms();
-        writer = self.store.begin().await?;
+        let mut writer = self.store.begin().await?;
         for pending in writer.held_by(&self.account, nonce).await? {
-            let task = pending.publication.task;
-            if pending.state != PendingState::Sent {
-                continue;
-            }
-            if closed.contains(&task) {
-                writer.settle(task, PendingState::Settled, None).await?;
-                let message = "the task is closed by somebody else's transaction".to_owned();
-                let event = Event::Refused { code: "already_closed".to_owned(), message };
-                writer.append(task, &event, now_ms).await?;
-            } else {
-                writer.requeue(task, false).await?;
-            }
+            writer.advance(&self.account, &pending, &Event::Freed { nonce }, now_ms).await?;
         }
         writer.mark_nonce(&self.account, nonce, OutgoingState::Taken, None).await?;
         writer.commit().await?;
@@ -198,6 +232,14 @@ impl Publisher {
         self.forget(nonce);
         self.wakes.notify_one();
         Ok(true)
+    }
+
+    /// Whether the newest bytes of a nonce hold something whose submission is gone.
+    async fn holds_withheld(&self, outgoing: &Outgoing) -> Result<bool, Error> {
+        let mut writer = self.store.begin().await?;
+        let held = writer.held_by(&self.account, outgoing.nonce).await?;
+        Ok(outgoing.call != "0x"
+            && held.iter().any(|pending| matches!(pending.standing.state, State::Withheld { .. })))
     }
 
     /// Looks whether a mined transaction is still mined, and whether it is final.
@@ -213,9 +255,22 @@ impl Publisher {
             return Ok(false);
         }
         match endpoint.has(&mined.block).await? {
-            Some(true) if mined.block.number <= final_number => self.settle(outgoing, mined).await,
+            Some(true) => {
+                // A submission that came back may have its result there: the receipt tells.
+                if self.holds_unread(outgoing).await?
+                    && let Some(receipt) = self.find_receipt(endpoint, outgoing).await?
+                {
+                    self.record_mined(endpoint, outgoing, &receipt).await?;
+                    return Ok(true);
+                }
+                if mined.block.number <= final_number {
+                    self.settle(outgoing, mined).await
+                } else {
+                    Ok(false)
+                }
+            }
             // A node that does not reach that far yet says nothing about it.
-            Some(true) | None => Ok(false),
+            None => Ok(false),
             Some(false) => match self.find_receipt(endpoint, outgoing).await? {
                 Some(receipt) => {
                     self.record_mined(endpoint, outgoing, &receipt).await?;
@@ -229,6 +284,13 @@ impl Publisher {
         }
     }
 
+    /// Whether a mined nonce holds something of which it is not known what the receipt says.
+    async fn holds_unread(&self, outgoing: &Outgoing) -> Result<bool, Error> {
+        let mut writer = self.store.begin().await?;
+        let held = writer.held_by(&self.account, outgoing.nonce).await?;
+        Ok(held.iter().any(|pending| matches!(pending.standing.state, State::Sent { .. })))
+    }
+
     /// Writes a receipt's news: which results stand on chain now, and what becomes of those that do not.
     async fn record_mined(
         &mut self,
@@ -237,41 +299,42 @@ impl Publisher {
         receipt: &TransactionReceipt,
     ) -> Result<(), Error> {
         let (transaction, block) = (receipt.transaction(), receipt.block());
+        let place = Place { nonce: outgoing.nonce, transaction, block };
         let verdict = Verdict::of(endpoint, &self.account, outgoing, receipt).await?;
         let now_ms = store::now_ms();
         let board = Board { chain_id: self.board.chain_id, contract: outgoing.contract };
         let mut writer = self.store.begin().await?;
         for (id, digest) in &verdict.published {
-            let known = writer.publications_with_id(&board, TaskId(*id)).await?;
-            let same = known.iter().filter(|pending| pending.publication.digest == *digest);
-            let Some(pending) = same.max_by_key(|pending| pending.state != PendingState::Withheld)
-            else {
-                continue;
-            };
-            let task = pending.publication.task;
-            writer.assign(task, &self.account, outgoing.nonce).await?;
-            writer.settle(task, PendingState::Mined, None).await?;
-            writer.append(task, &Event::Mined { transaction, block }, now_ms).await?;
+            if let Some(pending) = published(&mut writer, &board, TaskId(*id), digest).await? {
+                writer.advance(&self.account, &pending, &Event::Mined { place }, now_ms).await?;
+            }
         }
         for pending in writer.held_by(&self.account, outgoing.nonce).await? {
+            let open = matches!(pending.standing.state, State::Sent { .. } | State::Withheld { .. });
             let id = pending.publication.identity.task_id.0;
-            let task = pending.publication.task;
-            if pending.state != PendingState::Sent {
+            if !open || verdict.published.iter().any(|(published, _)| *published == id) {
                 continue;
             }
-            let refusal = verdict.refusal(id, pending.tries);
+            let refusal = verdict.refusal(id, pending.standing.tries);
             tracing::warn!(
                 task.id = id, nonce = outgoing.nonce, %transaction, code = refusal.reason.code,
                 again = refusal.again, "a result was not taken: {}", refusal.reason.message
             );
             metrics::counter!("wasm_exec_chain_results_not_taken_total", "code" => refusal.reason.code)
                 .increment(1);
-            if refusal.again {
-                writer.requeue(task, refusal.counts).await?;
-            } else {
-                let reason = (refusal.reason.code, refusal.reason.message.as_str());
-                writer.settle(task, PendingState::Refused, Some(reason)).await?;
+            if refusal.reason.code == "not_coordinator" {
+                self.memory.no_rights.entry(pending.publication.identity.task_id.domain()).or_default();
             }
+            let event = Event::NotTaken {
+                place,
+                reason: Reason {
+                    code: refusal.reason.code.to_owned(),
+                    message: refusal.reason.message,
+                },
+                again: refusal.again,
+                counts: refusal.counts,
+            };
+            writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
         let mined = Mined { transaction, block };
         writer
@@ -286,40 +349,24 @@ impl Publisher {
         Ok(())
     }
 
-    /// A mined transaction is as deep as the confirmations ask.
+    /// A mined transaction is as deep as the confirmations ask, and the watcher has been past its block: a
+    /// reorganisation that takes it back will be noticed.
     async fn settle(&mut self, outgoing: &Outgoing, mined: &Mined) -> Result<bool, Error> {
         let now_ms = store::now_ms();
         let mut writer = self.store.begin().await?;
-        let held = writer.held_by(&self.account, outgoing.nonce).await?;
-        // A refusal is told after the watcher has been past the block: it may have seen whose result was first.
-        let cursor = writer.chain(&self.board).await?.map_or(0, |row| row.cursor.number);
-        let mut waits = false;
-        let mut told = false;
-        for pending in held {
-            let task = pending.publication.task;
-            let event = match (pending.state, pending.refusal) {
-                (PendingState::Mined, _) => Event::Finalized,
-                (PendingState::Refused, _) if cursor < mined.block.number => {
-                    waits = true;
-                    continue;
-                }
-                (PendingState::Refused, Some((code, message))) => Event::Refused { code, message },
-                _ => continue,
-            };
-            writer.settle(task, PendingState::Settled, None).await?;
-            writer.append(task, &event, now_ms).await?;
-            told = true;
+        let event = Event::Deep { nonce: outgoing.nonce };
+        for pending in writer.held_by(&self.account, outgoing.nonce).await? {
+            writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
-        if !waits {
-            let state = OutgoingState::Final;
-            writer.mark_nonce(&self.account, outgoing.nonce, state, Some(mined)).await?;
-        }
+        let state = OutgoingState::Final;
+        writer.mark_nonce(&self.account, outgoing.nonce, state, Some(mined)).await?;
         writer.commit().await?;
         self.wakes.notify_one();
-        Ok(told || !waits)
+        Ok(true)
     }
 
-    /// The block of a mined transaction is gone and the transaction is in no other: its bytes are sent again.
+    /// The block of a mined transaction is gone and the transaction is in no other: its bytes are sent again, if what
+    /// they hold still stands.
     async fn reopen(
         &mut self,
         endpoint: &Endpoint,
@@ -328,22 +375,18 @@ impl Publisher {
     ) -> Result<(), Error> {
         let now_ms = store::now_ms();
         let mut writer = self.store.begin().await?;
+        let event = Event::Unmined { nonce: outgoing.nonce };
         for pending in writer.held_by(&self.account, outgoing.nonce).await? {
-            let task = pending.publication.task;
-            match pending.state {
-                PendingState::Mined | PendingState::Settled => {
-                    writer.append(task, &Event::Unmined, now_ms).await?;
-                    writer.assign(task, &self.account, outgoing.nonce).await?;
-                }
-                PendingState::Refused => writer.assign(task, &self.account, outgoing.nonce).await?,
-                PendingState::Queued | PendingState::Sent | PendingState::Withheld => {}
-            }
+            writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
         writer.mark_nonce(&self.account, outgoing.nonce, OutgoingState::Open, None).await?;
         writer.commit().await?;
         self.wakes.notify_one();
         tracing::warn!(nonce = outgoing.nonce, block = gone.number, old = %gone.hash, "a mined transaction is gone");
         metrics::counter!("wasm_exec_chain_transactions_unmined_total").increment(1);
+        if self.is_stopped || self.holds_withheld(outgoing).await? {
+            return Ok(());
+        }
         self.broadcast(endpoint, outgoing).await
     }
 
@@ -351,5 +394,19 @@ impl Publisher {
         self.memory.sent_at.remove(&nonce);
         self.memory.cheap.remove(&nonce);
         self.memory.used_since.remove(&nonce);
+        self.memory.refused.remove(&nonce);
     }
+}
+
+/// Whose result a log is: of the publications with its id (one of each branch that had it) the one with its digest
+/// whose submission stands.
+async fn published(
+    writer: &mut Writer,
+    board: &Board,
+    id: TaskId,
+    digest: &str,
+) -> Result<Option<Pending>, Error> {
+    let known = writer.publications_with_id(board, id).await?;
+    let same = known.into_iter().filter(|pending| pending.publication.digest == digest);
+    Ok(same.max_by_key(|pending| pending.standing.included.is_some()))
 }

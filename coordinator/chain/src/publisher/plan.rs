@@ -43,11 +43,11 @@ impl Plan {
         let first = ready().next()?;
         let inline = first.publication.document.is_some();
         let mut items: Vec<Pending> = Vec::new();
-        if first.tries > 0 {
+        if first.standing.tries > 0 {
             items.push(first.clone());
         } else {
             let alike = ready().filter(|pending| {
-                pending.tries == 0 && pending.publication.document.is_some() == inline
+                pending.standing.tries == 0 && pending.publication.document.is_some() == inline
             });
             for pending in alike.take(bounds.items.max(1)) {
                 items.push(pending.clone());
@@ -162,14 +162,14 @@ fn gas_limit(items: &[Pending]) -> u64 {
         (several, true) => gas::publish_batch(several),
         (several, false) => gas::publish_digests(several),
     };
-    let tries = items.iter().map(|pending| pending.tries).max().unwrap_or_default();
+    let tries = items.iter().map(|pending| pending.standing.tries).max().unwrap_or_default();
     limit.saturating_add(limit / 2 * u64::from(tries.min(8)))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-    use store::{PendingState, Publication};
+    use store::Publication;
     use task::{Hash, Identity, LocalId, TaskId};
 
     use super::*;
@@ -193,9 +193,10 @@ mod tests {
                 callback_gas: 0,
                 included: BlockRef { number: sequence, hash: task::Hex([5; 32]) },
             },
-            state: PendingState::Queued,
-            tries: 0,
-            refusal: None,
+            standing: task::publication::Publication::new(BlockRef {
+                number: sequence,
+                hash: task::Hex([5; 32]),
+            }),
         }
     }
 
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn what_failed_for_want_of_gas_goes_alone_with_more() {
         let mut failed = pending(1, None);
-        failed.tries = 1;
+        failed.standing.tries = 1;
         let plan = Plan::of_queue(&[failed, pending(2, None)], &ANCHOR, &BOUNDS).unwrap();
         assert_eq!(ids(&plan), [1]);
         let once = Plan::of_queue(&[pending(1, None)], &ANCHOR, &BOUNDS).unwrap();

@@ -71,7 +71,8 @@ impl Verdict {
             return Refusal { reason, again: true, counts: false };
         };
         let (again, counts) = match reason.code {
-            "wrong_anchor" | "anchor_before_task" => (true, false),
+            // The owner may give the right back: the publisher waits for that before it signs again.
+            "wrong_anchor" | "anchor_before_task" | "not_coordinator" => (true, false),
             "not_enough_gas" | "out_of_gas" | "reverted" => (tries < MOST_TRIES, true),
             // One bad item must not hold up a transaction that has others.
             _ => (false, false),

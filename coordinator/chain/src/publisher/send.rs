@@ -3,19 +3,22 @@
 use std::time::{Duration, Instant};
 
 use alloy::primitives::U256;
-use store::{Attempt, Outgoing, OutgoingState, Pending, PendingState, Writer};
-use task::{BlockRef, Event};
+use store::{Attempt, Outgoing, OutgoingState, Pending, Writer};
+use task::{
+    BlockRef, Event as TaskEvent,
+    publication::{Event, State},
+};
 
 use super::{
     Publisher,
     plan::{Bounds, Plan},
+    refusal::Refusal,
 };
 use crate::{
     Alarm, Error,
     block::{Header, alloy_address},
-    board::is_known,
     endpoint::Endpoint,
-    transaction::{Fees, eip1559},
+    transaction::{FeeRule, Fees, eip1559},
 };
 
 /// The watcher's cursor is the best anchor while it is this close to the head.
@@ -24,6 +27,8 @@ const CLOSE_BLOCKS: u64 = 64;
 const OLD_BLOCKS: u64 = 224;
 const FIRST_UNFUNDED: Duration = Duration::from_secs(2);
 const LONGEST_UNFUNDED: Duration = Duration::from_secs(60);
+/// How long a node's minimum price is remembered; then a lower one is tried again.
+const MINIMUM_FOR: Duration = Duration::from_secs(600);
 
 impl Publisher {
     /// Signs and sends transactions while publications are ready and there is room.
@@ -34,7 +39,7 @@ impl Publisher {
     ) -> Result<bool, Error> {
         let queued = self.store.queued_count(&self.board).await?;
         metrics::gauge!("wasm_exec_chain_publications_queued").set(queued as f64);
-        if queued == 0 || self.is_unfunded() {
+        if queued == 0 || self.is_unfunded() || self.is_stopped {
             return Ok(false);
         }
         let Some(anchor) = self.anchor(endpoint, head).await? else { return Ok(false) };
@@ -62,7 +67,23 @@ impl Publisher {
         let mut writer = self.store.begin().await?;
         let Some(plan) = self.next_plan(&mut writer, anchor).await? else { return Ok(None) };
         let nonce = writer.free_nonce(&self.account, self.first_nonce).await?;
-        let fees = self.fees.fees(base_fee_wei);
+        let fees = self.fee_rule().fees(base_fee_wei);
+        let outgoing = self.sign(&mut writer, nonce, &plan, anchor, fees).await?;
+        writer.commit().await?;
+        self.wakes.notify_one();
+        Ok(Some(outgoing))
+    }
+
+    /// Signs what is queued, or a transfer of nothing, for a nonce of which nothing is left.
+    pub(super) async fn fill(
+        &mut self,
+        nonce: u64,
+        anchor: &BlockRef,
+        head: &Header,
+    ) -> Result<Option<Outgoing>, Error> {
+        let mut writer = self.store.begin().await?;
+        let Some(plan) = self.plan_of_queue(&mut writer, anchor).await? else { return Ok(None) };
+        let fees = self.fee_rule().fees(head.base_fee_wei());
         let outgoing = self.sign(&mut writer, nonce, &plan, anchor, fees).await?;
         writer.commit().await?;
         self.wakes.notify_one();
@@ -70,7 +91,8 @@ impl Publisher {
     }
 
     /// Replaces a nonce's transaction: by what it holds and is still wanted, else by what is queued, else by a
-    /// transfer of nothing. Answers the nonce with its new bytes; none when the fee cap forbids it.
+    /// transfer of nothing. Answers the nonce with its new bytes; none when the fee cap forbids it, or when nothing
+    /// may be published.
     pub(super) async fn replace(
         &mut self,
         outgoing: &Outgoing,
@@ -82,7 +104,12 @@ impl Publisher {
                 max_wei: most.max_wei.max(attempt.max_fee_wei),
                 tip_wei: most.tip_wei.max(attempt.priority_fee_wei),
             });
-        let Some(fees) = self.fees.raised(before, base_fee_wei) else {
+        // What no node took is not replaced by a higher price: there is nothing to outbid.
+        let fees = match self.memory.refused.contains(&outgoing.nonce) {
+            true => Some(self.fee_rule().fees(base_fee_wei).at_least(before)),
+            false => self.fee_rule().raised(before, base_fee_wei),
+        };
+        let Some(fees) = fees else {
             self.alarms.raise(
                 Alarm::FeeCapReached,
                 format!(
@@ -94,14 +121,18 @@ impl Publisher {
         };
         let mut writer = self.store.begin().await?;
         let mut wanted = writer.held_by(&self.account, outgoing.nonce).await?;
-        wanted.retain(|pending| pending.state == PendingState::Sent);
+        wanted.retain(|pending| {
+            matches!(pending.standing.state, State::Sent { .. })
+                && pending.publication.included.number <= anchor.number
+        });
         let plan = if wanted.is_empty() {
-            self.next_plan(&mut writer, anchor)
-                .await?
-                .unwrap_or_else(|| Plan::of(Vec::new(), anchor, self.engine))
+            self.plan_of_queue(&mut writer, anchor).await?
+        } else if writer.violation(&self.board).await?.is_some() {
+            None
         } else {
-            Plan::of(wanted, anchor, self.engine)
+            Some(Plan::of(wanted, anchor, self.engine))
         };
+        let Some(plan) = plan else { return Ok(None) };
         let replaced = self.sign(&mut writer, outgoing.nonce, &plan, anchor, fees).await?;
         writer.commit().await?;
         self.wakes.notify_one();
@@ -116,13 +147,31 @@ impl Publisher {
         Ok(Some(replaced))
     }
 
+    /// What is queued, or a transfer of nothing; none while nothing may be published.
+    async fn plan_of_queue(
+        &self,
+        writer: &mut Writer,
+        anchor: &BlockRef,
+    ) -> Result<Option<Plan>, Error> {
+        if writer.violation(&self.board).await?.is_some() {
+            return Ok(None);
+        }
+        let plan = self.next_plan(writer, anchor).await?;
+        Ok(Some(plan.unwrap_or_else(|| Plan::of(Vec::new(), anchor, self.engine))))
+    }
+
     async fn next_plan(
         &self,
         writer: &mut Writer,
         anchor: &BlockRef,
     ) -> Result<Option<Plan>, Error> {
+        // Asked inside the transaction that signs: what the watcher has written meanwhile counts.
+        if writer.violation(&self.board).await?.is_some() {
+            return Ok(None);
+        }
         let limit = u32::try_from(self.options.max_batch.saturating_mul(4)).unwrap_or(u32::MAX);
-        let queue = writer.queued(&self.board, limit).await?;
+        let mut queue = writer.queued(&self.board, limit).await?;
+        queue.retain(|pending| self.may_go(pending));
         let bounds = Bounds {
             engine: self.engine,
             items: self.options.max_batch,
@@ -172,9 +221,9 @@ impl Publisher {
             attempts: vec![attempt.clone()],
         };
         writer.sign(&self.account, &outgoing, &attempt, now_ms).await?;
-        for Pending { publication, .. } in &plan.items {
-            writer.assign(publication.task, &self.account, nonce).await?;
-            let event = Event::Sent { transaction: hash, nonce };
+        for pending @ Pending { publication, .. } in &plan.items {
+            writer.advance(&self.account, pending, &Event::Signed { nonce }, now_ms).await?;
+            let event = TaskEvent::Sent { transaction: hash, nonce };
             writer.append(publication.task, &event, now_ms).await?;
         }
         metrics::histogram!("wasm_exec_chain_batch_items").record(plan.items.len() as f64);
@@ -195,7 +244,7 @@ impl Publisher {
         let message = match answer {
             Ok(_) => {
                 metrics::counter!("wasm_exec_chain_broadcasts_total").increment(1);
-                self.funded();
+                self.taken(nonce, attempt.priority_fee_wei);
                 return Ok(());
             }
             Err(Error::Rpc { message, .. }) => message,
@@ -205,27 +254,55 @@ impl Publisher {
                 return Err(error);
             }
         };
-        let words = message.to_lowercase();
-        let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
-        if is_known(&words) {
-            self.funded();
-        } else if has(&["nonce too low", "nonce is too low", "nonce too old", "invalid nonce"]) {
-            tracing::info!(nonce, "the nonce is used: looking whose transaction it is");
-        } else if has(&["insufficient funds", "insufficient balance"]) {
-            self.unfunded(&message);
-        } else if has(&[
-            "underpriced",
-            "less than block base fee",
-            "fee too low",
-            "gas price too low",
-        ]) {
-            tracing::info!(nonce, "the node finds the transaction too cheap: {message}");
-            self.memory.cheap.insert(nonce);
-        } else {
-            metrics::counter!("wasm_exec_chain_broadcast_refusals_total").increment(1);
-            tracing::error!(nonce, "the node refuses the transaction: {message}");
+        match Refusal::of(&message) {
+            Refusal::Known => self.taken(nonce, attempt.priority_fee_wei),
+            Refusal::NonceUsed => {
+                tracing::info!(nonce, "the nonce is used: looking whose transaction it is");
+            }
+            Refusal::Unfunded => self.unfunded(&message),
+            refusal @ (Refusal::Cheap | Refusal::BelowMinimum) => {
+                tracing::info!(nonce, words = %message, "the node finds the transaction too cheap");
+                self.memory.cheap.insert(nonce);
+                if refusal == Refusal::BelowMinimum {
+                    self.memory.outbids.insert(nonce);
+                }
+            }
+            Refusal::Other => {
+                metrics::counter!("wasm_exec_chain_broadcast_refusals_total").increment(1);
+                self.memory.refused.insert(nonce);
+                self.alarms.raise(
+                    Alarm::TransactionRefused,
+                    format!("the node refuses the transaction of nonce {nonce}, not for its price: {message}"),
+                );
+            }
         }
         Ok(())
+    }
+
+    /// A node has the bytes of a nonce.
+    fn taken(&mut self, nonce: u64, tip_wei: u128) {
+        self.funded();
+        self.memory.refused.remove(&nonce);
+        if self.memory.refused.is_empty() {
+            self.alarms.clear(Alarm::TransactionRefused);
+        }
+        // What a node takes after it found less too little is its minimum: the next one begins there.
+        if self.memory.outbids.remove(&nonce) {
+            self.memory.minimum = Some((tip_wei, Instant::now()));
+        }
+    }
+
+    /// What transactions pay, with what the node was found to ask at least.
+    fn fee_rule(&self) -> FeeRule {
+        let minimum = self.memory.minimum.filter(|(_, since)| since.elapsed() < MINIMUM_FOR);
+        let tip_wei = minimum.map_or(0, |(tip_wei, _)| tip_wei).max(self.fees.tip_wei);
+        FeeRule { tip_wei, ..self.fees }
+    }
+
+    /// Whether a queued publication may be signed now: its domain is ours to answer, and what the chain did with its
+    /// last nonce has been read.
+    fn may_go(&self, pending: &Pending) -> bool {
+        !self.memory.no_rights.contains_key(&pending.publication.identity.task_id.domain())
     }
 
     /// The newest block that every task which can be published descends to: the watcher's cursor, or the head when
@@ -239,7 +316,10 @@ impl Publisher {
         let (cursor, head) = (row.cursor, head.block());
         let Some(behind) = head.number.checked_sub(cursor.number) else { return Ok(None) };
         if behind <= CLOSE_BLOCKS {
-            return Ok(Some(cursor));
+            // An anchor that is gone would be paid for in vain.
+            let stands =
+                head.hash == cursor.hash || endpoint.has(&cursor).await? == Some(true);
+            return Ok(stands.then_some(cursor));
         }
         // The head descends from the cursor if both are on the chain that the node serves at one moment.
         let descends =

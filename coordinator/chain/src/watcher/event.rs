@@ -206,6 +206,7 @@ impl Watcher {
         if let Err(malformed) = &submission.request {
             tracing::warn!(task.id = %identity.task_id, error = malformed.message, "a task that cannot be run");
         }
+        writer.find_task(task).await?;
         writer.append(task, &Event::Included { block }, now_ms).await?;
         metrics::counter!("wasm_exec_chain_events_total", "event" => "included").increment(1);
         Ok(1)

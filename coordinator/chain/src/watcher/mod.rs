@@ -154,11 +154,7 @@ impl Watcher {
             options.confirmations.unwrap_or_else(|| Confirmations::default_for(board.chain_id));
         let width = Width::careful(options.max_range);
         let second_limit = row.cursor.number;
-        tracing::info!(
-            contract = %options.contract, chain_id = board.chain_id, cursor = row.cursor.number,
-            %confirmations, "watching the contract"
-        );
-        Ok(Self {
+        let watcher = Self {
             client,
             store,
             options,
@@ -179,7 +175,13 @@ impl Watcher {
             moves: 0,
             trouble_since: None,
             told_at: Mutex::default(),
-        })
+        };
+        watcher.tell_violation().await?;
+        tracing::info!(
+            contract = %watcher.options.contract, chain_id = board.chain_id, cursor = row.cursor.number,
+            %confirmations, "watching the contract"
+        );
+        Ok(watcher)
     }
 
     /// Where the cursor is.
@@ -239,6 +241,9 @@ impl Watcher {
 
     /// Looks once, at one endpoint.
     pub async fn poll(&mut self) -> Result<Progress, Error> {
+        if self.alarms.is_on(Alarm::FinalityViolated) {
+            self.tell_violation().await?;
+        }
         let progress = match self.client.endpoint().await {
             Ok(endpoint) => {
                 // Boxed: it is large, and whoever polls need not hold it.
@@ -322,8 +327,10 @@ impl Watcher {
         for log in logs {
             events += self.record(&mut writer, log, now_ms).await?;
         }
-        let ring = RingBlock { block: end.block(), parent: end.parent() };
+        let ring =
+            RingBlock { block: end.block(), parent: end.parent(), next_sequence: sequence.next };
         writer.save_chain(&self.board, &row, Some(&ring)).await?;
+        self.match_violation(&mut writer, row.cursor.number).await?;
         writer.commit().await?;
         self.row = row;
         self.idle_head = None;

@@ -67,7 +67,7 @@ pub(super) async fn first_row(
         sequence_block: number,
         second_number: number,
     };
-    Ok((row, RingBlock { block: before.block(), parent: before.parent() }))
+    Ok((row, RingBlock { block: before.block(), parent: before.parent(), next_sequence }))
 }
 
 /// The sequence of the first task from a block on that somebody chose; 0 when nobody can say: then the first count or

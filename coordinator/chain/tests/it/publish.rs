@@ -22,7 +22,7 @@ async fn a_result_goes_from_the_queue_to_final() {
     watcher.poll().await.unwrap();
     assert_eq!(stage.state(id).await, "final");
     let timeline = stage.timeline(id).await;
-    assert_eq!(timeline[6..], ["sent", "mined", "finalized", "answered"]);
+    assert_eq!(timeline[6..], ["sent", "answered", "mined", "finalized"]);
     assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));
     assert!(!publisher.step().await.unwrap());
     assert!(stage.store.unsettled(&stage.account()).await.unwrap().is_empty());

@@ -95,6 +95,7 @@ async fn p01_a_publisher_that_is_stopped_after_any_step_publishes_once() {
                 proxy.misbehave("eth_sendRawTransaction", Misbehaviour::DropReply, 1);
             }
             let _ = publisher.step().await;
+            let _ = watcher.poll().await;
             done = stage.state(*id).await == "final";
             if done {
                 break;

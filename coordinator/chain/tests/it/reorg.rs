@@ -150,15 +150,16 @@ async fn a_result_that_was_final_too_early_is_put_back_on_chain() {
     stage.anvil.reorg(1).await;
     assert_eq!(stage.results(id).await, 0);
     catch_up_branch(&stage, &mut watcher).await;
-    harness::wait_for("the result to be back", crate::stage::PATIENCE, async || {
-        let step = publisher.step().await;
-        match stage.results(id).await {
-            1 => Ok(()),
-            _ => Err(format!("{step:?}")),
-        }
-    })
-    .await;
-    assert_eq!((stage.state(id).await.as_str(), stage.publisher_nonce().await), ("final", 1));
+    assert!(!stage.alarm("finality_violated"), "the submission stands: {:?}", stage.alarms.current());
+    publisher.step().await.unwrap();
+    stage.until(&mut publisher, id, "final").await;
+    assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));
+    let published = match stage.task(id).await.task.state {
+        task::State::Final { published: Some((block, _)), .. } => block,
+        other => panic!("{other:?}"),
+    };
+    let head = stage.client().await.head().await.unwrap();
+    assert_eq!(published, head, "the block that it stands in now is told");
 }
 
 #[tokio::test]

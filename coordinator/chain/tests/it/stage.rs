@@ -242,8 +242,13 @@ impl Stage {
     }
 
     pub(crate) async fn until_task(&self, publisher: &mut Publisher, task: LocalId, state: &str) {
+        // A result is final once the watcher has been past its block.
+        let mut watcher = self.watcher().await;
         wait_for(&format!("task {task} to be {state}"), PATIENCE, async || {
             let step = publisher.step().await;
+            if state == "final" {
+                let _ = watcher.poll().await;
+            }
             self.apply().await;
             let now = self.store.task(task).await.unwrap().unwrap().task.state;
             if now.name() == state { Ok(()) } else { Err(format!("{now:?} after {step:?}")) }
