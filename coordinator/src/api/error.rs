@@ -58,5 +58,9 @@ pub(super) async fn no_route() -> Error {
 
 /// The answer to a method that a path does not have.
 pub(super) async fn no_method() -> Error {
-    Error::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes GET alone")
+    Error::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this path does not take this method",
+    )
 }

@@ -1,6 +1,7 @@
-//! The HTTP API: probes, metrics, and tasks as the store has them. It reads; nothing is changed through it.
+//! The HTTP API: probes, metrics, and tasks as the store has them. It reads, but for what an operator decides.
 
 mod auth;
+mod chain;
 mod error;
 mod listen;
 mod probe;
@@ -10,7 +11,12 @@ mod view;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
 pub use error::Error;
 pub use listen::Bounds;
 pub use probe::Readiness;
@@ -63,6 +69,7 @@ impl Api {
             .route("/api/v1/tasks", get(task::list))
             .route("/api/v1/tasks/{id}", get(task::show))
             .route("/api/v1/tasks/{id}/log", get(task::log))
+            .route("/api/v1/chain/accept", post(chain::accept))
             .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::check));
         Router::new()
             .route("/healthz", get(probe::health))

@@ -20,8 +20,9 @@ use crate::{
 
 /// The longest time that one check may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Alarms that mean: tasks are not seen in time.
-const NOT_READY: [Alarm; 3] = [Alarm::ChainUnreachable, Alarm::ChainLagging, Alarm::SequenceGap];
+/// Alarms that mean: tasks are not seen in time, or nothing is published.
+const NOT_READY: [Alarm; 4] =
+    [Alarm::ChainUnreachable, Alarm::ChainLagging, Alarm::SequenceGap, Alarm::FinalityViolated];
 
 /// What has to be well for this coordinator to be of use.
 #[derive(Clone)]

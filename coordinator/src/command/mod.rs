@@ -1,6 +1,7 @@
 //! The command line: data to stdout, talk to stderr, exit code 0 only when what was asked for happened.
 
 mod board;
+mod chain;
 mod cid;
 mod content;
 mod demo;
@@ -98,6 +99,8 @@ enum Command {
     Cid(cid::Arguments),
     /// Print tasks of a running coordinator as they change
     Watch(watch::Arguments),
+    /// Decide what a running coordinator does about its chain
+    Chain(chain::Arguments),
 }
 
 /// A command line that could be read.
@@ -150,7 +153,8 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
         | Command::Status(_)
         | Command::Logs(_)
         | Command::Cid(_)
-        | Command::Watch(_) => {}
+        | Command::Watch(_)
+        | Command::Chain(_) => {}
     }
     let mut config = Config::load(flags, needs)?;
     if !matches!(command, Command::Serve) && config.log.filter == "info" {
@@ -175,6 +179,7 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
         Command::Withdraw(arguments) => board::withdraw(&config, &arguments, output).await,
         Command::Cid(arguments) => cid::cid(&arguments, output),
         Command::Watch(arguments) => watch::watch(&config, &arguments, output).await,
+        Command::Chain(arguments) => chain::chain(&config, &arguments, output).await,
     }
 }
 
@@ -254,7 +259,12 @@ mod tests {
     fn every_command_shows_examples() {
         for command in grammar().get_subcommands() {
             let name = command.get_name();
-            if name != "help" {
+            let inner: Vec<_> = command.get_subcommands().collect();
+            let shown = match inner.as_slice() {
+                [] => vec![command],
+                inner => inner.to_vec(),
+            };
+            for command in shown.into_iter().filter(|command| command.get_name() != "help") {
                 let shown = command.clone().render_long_help().to_string();
                 assert!(shown.contains("Example"), "{name} has no example");
             }

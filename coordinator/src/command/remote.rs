@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipfs::Url;
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, value::RawValue};
 
 use super::Error;
@@ -37,9 +37,21 @@ impl Remote {
 
     /// Asks for a path below the root; `query` is pairs of a name and a value.
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Error> {
+        self.send(self.client.get(self.url(path)).query(query)).await
+    }
+
+    /// Sends a JSON document to a path below the root.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Answer, Error> {
+        self.send(self.client.post(self.url(path)).json(body)).await
+    }
+
+    fn url(&self, path: &str) -> Url {
         let mut url = self.root.clone();
         url.set_path(&format!("{}{path}", self.root.path().trim_end_matches('/')));
-        let mut request = self.client.get(url).query(query);
+        url
+    }
+
+    async fn send(&self, mut request: RequestBuilder) -> Result<Answer, Error> {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }

@@ -76,7 +76,9 @@ pub enum Error {
     #[error("another process has taken the database over; this one may not write any more")]
     TakenOver,
     /// Another process works on the database.
-    #[error("another coordinator works on the database {path} ({holder}); stop it first, or name another one")]
+    #[error(
+        "another coordinator works on the database {path} ({holder}); stop it first, or name another one"
+    )]
     InUse {
         /// The file.
         path: String,

@@ -1,9 +1,7 @@
 use sqlx::{Row as _, sqlite::SqliteRow};
 use task::{
     Address, BlockRef, Hash, Identity, LocalId, TaskId,
-    publication::{
-        Event as PublicationEvent, Place, Publication as Standing, Reason, State,
-    },
+    publication::{Event as PublicationEvent, Place, Publication as Standing, Reason, State},
 };
 
 use crate::{
@@ -280,11 +278,7 @@ impl Writer {
     }
 
     /// Has the publisher look again at the nonce that holds a task's publication, if it was settled.
-    pub(crate) async fn reopen_nonce_of(
-        &mut self,
-        task: LocalId,
-        nonce: u64,
-    ) -> Result<(), Error> {
+    pub(crate) async fn reopen_nonce_of(&mut self, task: LocalId, nonce: u64) -> Result<(), Error> {
         sqlx::query(
             "update outbox set state = 'mined' where state = 'final' and nonce = ?2 and (chain_id, sender) in
              (select chain_id, sender from publications where task = ?1)",

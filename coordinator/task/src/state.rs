@@ -294,9 +294,7 @@ impl Task {
                 },
             },
             (
-                State::Cancelled {
-                    reason: CancelReason::OnChain | CancelReason::Expired, answer
-                },
+                State::Cancelled { reason: CancelReason::OnChain | CancelReason::Expired, answer },
                 Event::Reopened,
             ) => open_again(self.included.is_some(), answer),
             (state, Event::Reopened) => state,

@@ -1,8 +1,8 @@
 use crate::{coordinator, folder, text};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "serve", "demo", "deploy", "submit", "run", "status", "result", "verify", "cancel", "withdraw",
-    "cid", "watch",
+    "cid", "watch", "chain",
 ];
 
 #[test]

@@ -310,9 +310,8 @@ impl Publisher {
             }
         }
         for pending in writer.held_by(&self.account, outgoing.nonce).await? {
-            let open = matches!(pending.standing.state, State::Sent { .. } | State::Withheld { .. });
             let id = pending.publication.identity.task_id.0;
-            if !open || verdict.published.iter().any(|(published, _)| *published == id) {
+            if verdict.published.iter().any(|(published, _)| *published == id) {
                 continue;
             }
             let refusal = verdict.refusal(id, pending.standing.tries);
@@ -323,7 +322,10 @@ impl Publisher {
             metrics::counter!("wasm_exec_chain_results_not_taken_total", "code" => refusal.reason.code)
                 .increment(1);
             if refusal.reason.code == "not_coordinator" {
-                self.memory.no_rights.entry(pending.publication.identity.task_id.domain()).or_default();
+                self.memory
+                    .no_rights
+                    .entry(pending.publication.identity.task_id.domain())
+                    .or_default();
             }
             let event = Event::NotTaken {
                 place,

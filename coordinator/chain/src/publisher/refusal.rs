@@ -107,7 +107,10 @@ mod tests {
             ("transaction max fee per gas lower than basefee", Refusal::Cheap),
             ("replacement transaction underpriced", Refusal::Cheap),
             ("could not replace existing tx", Refusal::Cheap),
-            ("transaction underpriced: gas tip cap 1, minimum needed 1000000", Refusal::BelowMinimum),
+            (
+                "transaction underpriced: gas tip cap 1, minimum needed 1000000",
+                Refusal::BelowMinimum,
+            ),
             ("gas price below minimum", Refusal::BelowMinimum),
             ("Gas price below configured minimum gas price", Refusal::BelowMinimum),
             ("FeeTooLow, MaxFeePerGas too low", Refusal::BelowMinimum),

@@ -39,7 +39,8 @@ impl Publisher {
             return Ok(());
         }
         let contract = Contract::new(self.client.clone(), self.options.contract);
-        let waits: Vec<_> = self.memory.no_rights.iter().map(|(domain, wait)| (*domain, *wait)).collect();
+        let waits: Vec<_> =
+            self.memory.no_rights.iter().map(|(domain, wait)| (*domain, *wait)).collect();
         for (domain, wait) in waits {
             if wait.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
                 continue;
@@ -73,7 +74,9 @@ impl Publisher {
     async fn give_up(&self, domain: u16) -> Result<(), Error> {
         let reason = Reason {
             code: "not_coordinator".to_owned(),
-            message: format!("the right to answer domain {domain} was withdrawn and did not come back"),
+            message: format!(
+                "the right to answer domain {domain} was withdrawn and did not come back"
+            ),
         };
         let now_ms = store::now_ms();
         let mut writer = self.store.begin().await?;

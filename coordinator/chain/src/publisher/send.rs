@@ -317,8 +317,7 @@ impl Publisher {
         let Some(behind) = head.number.checked_sub(cursor.number) else { return Ok(None) };
         if behind <= CLOSE_BLOCKS {
             // An anchor that is gone would be paid for in vain.
-            let stands =
-                head.hash == cursor.hash || endpoint.has(&cursor).await? == Some(true);
+            let stands = head.hash == cursor.hash || endpoint.has(&cursor).await? == Some(true);
             return Ok(stands.then_some(cursor));
         }
         // The head descends from the cursor if both are on the chain that the node serves at one moment.

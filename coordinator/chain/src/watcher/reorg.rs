@@ -153,12 +153,7 @@ impl Watcher {
     }
 
     /// Withholds what is or was to be published for the submissions of a block that is gone.
-    async fn withhold(
-        &self,
-        writer: &mut Writer,
-        block: &Hash,
-        now_ms: i64,
-    ) -> Result<(), Error> {
+    async fn withhold(&self, writer: &mut Writer, block: &Hash, now_ms: i64) -> Result<(), Error> {
         for pending in writer.publications_in(&self.board, block).await? {
             let event = publication::Event::Dropped { block: pending.publication.included };
             writer.advance(&self.account(), &pending, &event, now_ms).await?;
@@ -241,7 +236,8 @@ impl Watcher {
         writer: &mut Writer,
         cursor: u64,
     ) -> Result<(), Error> {
-        let is_over = |violation: Violation| violation.lost == 0 && cursor >= violation.block.number;
+        let is_over =
+            |violation: Violation| violation.lost == 0 && cursor >= violation.block.number;
         if self.alarms.is_on(Alarm::FinalityViolated)
             && writer.violation(&self.board).await?.is_some_and(is_over)
         {

@@ -10,6 +10,7 @@
 mod binding;
 mod board;
 mod endpoint;
+mod finality;
 mod hostile;
 mod provider;
 mod publish;

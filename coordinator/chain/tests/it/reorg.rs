@@ -150,7 +150,11 @@ async fn a_result_that_was_final_too_early_is_put_back_on_chain() {
     stage.anvil.reorg(1).await;
     assert_eq!(stage.results(id).await, 0);
     catch_up_branch(&stage, &mut watcher).await;
-    assert!(!stage.alarm("finality_violated"), "the submission stands: {:?}", stage.alarms.current());
+    assert!(
+        !stage.alarm("finality_violated"),
+        "the submission stands: {:?}",
+        stage.alarms.current()
+    );
     publisher.step().await.unwrap();
     stage.until(&mut publisher, id, "final").await;
     assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));

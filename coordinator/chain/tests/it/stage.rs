@@ -270,6 +270,19 @@ impl Stage {
         logs.as_array().unwrap().len()
     }
 
+    /// Gives or takes account 1's right to answer domain 0.
+    pub(crate) async fn set_coordinator(&self, allowed: bool) {
+        let call = TaskBoard::setCoordinatorCall {
+            domain: 0,
+            coordinator: self.anvil.address(1),
+            allowed,
+        };
+        let contract = Some(Address::from(self.contract.0));
+        let call = call.abi_encode();
+        let hash = self.anvil.send(0, contract, &call, alloy::primitives::U256::ZERO).await;
+        self.anvil.receipt(&hash).await;
+    }
+
     pub(crate) fn account(&self) -> store::Account {
         store::Account { chain_id: 31_337, sender: own(self.anvil.address(1)) }
     }

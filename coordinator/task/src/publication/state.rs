@@ -198,11 +198,19 @@ impl Publication {
             (State::Final { place: old }, Event::Mined { place }) if old == *place => {
                 State::Final { place: old }
             }
-            (_, Event::Mined { place }) if self.included.is_some() => State::Mined { place: *place },
+            (_, Event::Mined { place }) if self.included.is_some() => {
+                State::Mined { place: *place }
+            }
             // It stands there for a submission that we do not see: the nonce tells again when we do.
             (_, Event::Mined { place }) => State::Withheld { nonce: Some(place.nonce) },
-            (State::Sent { nonce }, Event::NotTaken { place, reason, again, counts })
+            (State::Withheld { nonce: Some(nonce) }, Event::NotTaken { place, .. })
                 if nonce == place.nonce =>
+            {
+                State::Withheld { nonce: None }
+            }
+            // Also what stood on chain: its transaction stands in another block now, where it had no effect.
+            (state, Event::NotTaken { place, reason, again, counts })
+                if state.nonce() == Some(place.nonce) =>
             {
                 if *again {
                     self.tries += u32::from(*counts);
@@ -210,11 +218,6 @@ impl Publication {
                 } else {
                     State::Refused { place: *place, reason: reason.clone() }
                 }
-            }
-            (State::Withheld { nonce: Some(nonce) }, Event::NotTaken { place, .. })
-                if nonce == place.nonce =>
-            {
-                State::Withheld { nonce: None }
             }
             (state, Event::NotTaken { .. }) => state,
             (State::Sent { nonce }, Event::Freed { nonce: freed }) if nonce == *freed => {
@@ -261,7 +264,7 @@ impl Publication {
             }
             (
                 State::Mined { .. } | State::Final { .. } | State::GivenUp { .. },
-                State::Sent { .. },
+                State::Sent { .. } | State::Queued | State::Refused { .. },
             ) => Some(TaskEvent::Unmined),
             (_, State::Final { .. }) => Some(TaskEvent::Finalized),
             (_, State::GivenUp { reason, .. }) => Some(TaskEvent::Refused {

@@ -1,0 +1,35 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, extract::rejection::JsonRejection, http::StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Error};
+
+/// The body of an acceptance: an empty object. That it is JSON keeps other people's web pages from sending it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accept {}
+
+/// What was accepted.
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    /// How many contracts had a violation of finality.
+    accepted: u64,
+}
+
+/// `POST /api/v1/chain/accept`: the branch that the chain has now is the chain.
+pub(super) async fn accept(
+    State(api): State<Arc<Api>>,
+    body: Result<Json<Accept>, JsonRejection>,
+) -> Result<Json<Accepted>, Error> {
+    let Json(Accept {}) = body.map_err(|_| {
+        Error::new(StatusCode::BAD_REQUEST, "bad_request", "the body is the JSON object {}")
+    })?;
+    let mut writer = api.store.begin().await?;
+    let accepted = writer.accept_violations().await?;
+    writer.commit().await?;
+    if accepted > 0 {
+        tracing::warn!(accepted, "an operator accepted the chain as it is; publishing goes on");
+    }
+    Ok(Json(Accepted { accepted }))
+}
