@@ -43,6 +43,11 @@ impl Header {
         })
     }
 
+    /// When it was made, in Unix seconds; none where the node does not say.
+    pub(crate) fn timestamp(&self) -> Option<u64> {
+        Some(self.timestamp?.to())
+    }
+
     /// When it was made, in Unix milliseconds.
     pub(crate) fn made_at_ms(&self) -> Option<i64> {
         i64::try_from(self.timestamp?.to::<u64>()).ok()?.checked_mul(1000)

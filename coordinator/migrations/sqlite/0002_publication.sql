@@ -2,6 +2,8 @@
 alter table publications add column place_transaction text;
 alter table publications add column place_number integer;
 alter table publications add column place_hash text;
+-- Whether the id is closed by what does not belong to the task, so that its result is published all the same.
+alter table publications add column again integer not null default 0;
 create index publications_included on publications (chain_id, contract, included_hash);
 
 update publications set

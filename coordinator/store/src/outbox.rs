@@ -226,7 +226,7 @@ impl Writer {
             "update publications set state = ?1, nonce = ?2, sender = case when ?2 is null then null
              else coalesce(?3, sender) end, tries = ?4, code = ?5, message = ?6, place_transaction = ?7,
              place_number = ?8, place_hash = ?9, included_number = coalesce(?10, included_number),
-             included_hash = coalesce(?11, included_hash) where task = ?12",
+             included_hash = coalesce(?11, included_hash), again = ?12 where task = ?13",
         )
         .bind(state.name())
         .bind(nonce.map(signed))
@@ -239,6 +239,7 @@ impl Writer {
         .bind(place.map(|place| place.block.hash.to_string()))
         .bind(standing.included.map(|block| signed(block.number)))
         .bind(standing.included.map(|block| block.hash.to_string()))
+        .bind(standing.again)
         .bind(task.0)
         .execute(&mut *self.transaction)
         .await
@@ -470,6 +471,7 @@ fn pending(row: &SqliteRow) -> Result<Pending, Error> {
                 row.try_get("state")?,
             ],
             row.try_get::<Option<String>, _>("document")?,
+            row.try_get::<bool, _>("again")?,
         ))
     };
     let (
@@ -477,6 +479,7 @@ fn pending(row: &SqliteRow) -> Result<Pending, Error> {
         [callback_gas, included_number, tries],
         [contract, task_id, payload, digest, included_hash, state],
         document,
+        again,
     ) = read().map_err(Error::doing("reading a publication"))?;
     let included = block(included_number, &included_hash)?;
     let state = standing_state(row, &state)?;
@@ -499,6 +502,7 @@ fn pending(row: &SqliteRow) -> Result<Pending, Error> {
         standing: Standing {
             included: is_included.then_some(included),
             tries: u32::try_from(tries).unwrap_or(u32::MAX),
+            again,
             state,
         },
     })

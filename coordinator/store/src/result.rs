@@ -134,6 +134,7 @@ pub(crate) const FORGET: &[&str] = &[
     "delete from results where task = ?",
     "delete from publications where task = ?",
     "delete from sightings where task = ?",
+    "delete from lost_tasks where task = ?",
     "delete from tasks where local_id = ?",
 ];
 

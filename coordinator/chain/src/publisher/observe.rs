@@ -1,16 +1,23 @@
 //! What became of what was sent.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use store::{Board, Mined, Outgoing, OutgoingState, Pending, Writer};
+use store::{Board, Mined, Outgoing, OutgoingState, Pending};
 use task::{
-    BlockRef, TaskId,
+    BlockRef, LocalId,
     publication::{Event, Place, Reason, State},
 };
 
-use super::{Publisher, receipt::Verdict};
+use super::{
+    Publisher,
+    receipt::{Verdict, is_of},
+};
 use crate::{
-    Alarm, Confirmations, Error,
+    Alarm, Confirmations, Error, Found,
+    board::Board as Contract,
     block::{At, Header, TransactionReceipt},
     endpoint::Endpoint,
 };
@@ -303,17 +310,20 @@ impl Publisher {
         let verdict = Verdict::of(endpoint, &self.account, outgoing, receipt).await?;
         let now_ms = store::now_ms();
         let board = Board { chain_id: self.board.chain_id, contract: outgoing.contract };
+        let strangers = self.closed_by_strangers(outgoing, &verdict).await?;
         let mut writer = self.store.begin().await?;
-        for (id, digest) in &verdict.published {
-            if let Some(pending) = published(&mut writer, &board, TaskId(*id), digest).await? {
-                writer.advance(&self.account, &pending, &Event::Mined { place }, now_ms).await?;
+        for log in &verdict.published {
+            let known = writer.publications_with_id(&board, log.id).await?;
+            for pending in known.iter().filter(|known| is_of(log, &known.publication)) {
+                writer.advance(&self.account, pending, &Event::Mined { place }, now_ms).await?;
             }
         }
         for pending in writer.held_by(&self.account, outgoing.nonce).await? {
             let id = pending.publication.identity.task_id.0;
-            if verdict.published.iter().any(|(published, _)| *published == id) {
+            if verdict.holds(&pending.publication) {
                 continue;
             }
+            let strange = strangers.contains(&pending.publication.task);
             let refusal = verdict.refusal(id, pending.standing.tries);
             tracing::warn!(
                 task.id = id, nonce = outgoing.nonce, %transaction, code = refusal.reason.code,
@@ -333,8 +343,9 @@ impl Publisher {
                     code: refusal.reason.code.to_owned(),
                     message: refusal.reason.message,
                 },
-                again: refusal.again,
+                again: refusal.again || strange,
                 counts: refusal.counts,
+                strange,
             };
             writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
@@ -349,6 +360,36 @@ impl Publisher {
         metrics::counter!("wasm_exec_chain_transactions_mined_total", "outcome" => outcome)
             .increment(1);
         Ok(())
+    }
+
+    /// Tasks whose id is closed although nothing on chain is their result: somebody published for another task under
+    /// the same id. Of a kept task the contract knows better.
+    async fn closed_by_strangers(
+        &self,
+        outgoing: &Outgoing,
+        verdict: &Verdict,
+    ) -> Result<BTreeSet<LocalId>, Error> {
+        let held = self.store.begin().await?.held_by(&self.account, outgoing.nonce).await?;
+        let contract = Contract::new(self.client.clone(), outgoing.contract);
+        let mut strangers = BTreeSet::new();
+        for Pending { publication, .. } in held {
+            let id = publication.identity.task_id;
+            if id.is_kept() || !verdict.says_closed(id.0) {
+                continue;
+            }
+            let found = contract.find(id, Some(publication.included.number)).await?;
+            if let Found::Open { submission, strange } = found
+                && submission.identity == publication.identity
+            {
+                tracing::error!(
+                    task.id = %id, strange,
+                    "the task's id was closed by a publication that does not belong to it: its result is published again"
+                );
+                metrics::counter!("wasm_exec_chain_ids_closed_by_strangers_total").increment(1);
+                strangers.insert(publication.task);
+            }
+        }
+        Ok(strangers)
     }
 
     /// A mined transaction is as deep as the confirmations ask, and the watcher has been past its block: a
@@ -398,17 +439,4 @@ impl Publisher {
         self.memory.used_since.remove(&nonce);
         self.memory.refused.remove(&nonce);
     }
-}
-
-/// Whose result a log is: of the publications with its id (one of each branch that had it) the one with its digest
-/// whose submission stands.
-async fn published(
-    writer: &mut Writer,
-    board: &Board,
-    id: TaskId,
-    digest: &str,
-) -> Result<Option<Pending>, Error> {
-    let known = writer.publications_with_id(board, id).await?;
-    let same = known.into_iter().filter(|pending| pending.publication.digest == digest);
-    Ok(same.max_by_key(|pending| pending.standing.included.is_some()))
 }

@@ -109,7 +109,7 @@ fn answer(pending: &Pending, engine: u16) -> Answer {
         tag: tag(&publication.identity),
         engine,
         status: publication.status,
-        again: false,
+        again: pending.standing.again,
     }
 }
 

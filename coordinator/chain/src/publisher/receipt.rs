@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use alloy::{primitives::Bytes, sol_types::SolEvent};
 use serde_json::json;
-use store::{Account, Outgoing};
+use store::{Account, Outgoing, Publication};
 use task_board::TaskBoard;
 
 use crate::{
@@ -23,8 +23,8 @@ const ANCHOR_BLOCKS: u64 = 256;
 /// What happened to the items of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
-    /// Ids that stand on chain now, with the digest of what stands there, as 0x-hex.
-    pub(super) published: Vec<(u64, String)>,
+    /// What stands on chain now.
+    pub(super) published: Vec<Published>,
     skipped: BTreeMap<u64, Reason>,
     failed: Option<Reason>,
 }
@@ -53,12 +53,22 @@ impl Verdict {
         }
         for log in receipt.logs.iter().filter(|log| log.address.0 == outgoing.contract.0) {
             if let Some(published) = Published::read(log) {
-                verdict.published.push((published.id.0, published.digest.to_string()));
+                verdict.published.push(published);
             } else if let Some((id, reason)) = skipped(log) {
                 verdict.skipped.insert(id, reason);
             }
         }
         Ok(verdict)
+    }
+
+    /// Whether it put this publication on chain.
+    pub(super) fn holds(&self, publication: &Publication) -> bool {
+        self.published.iter().any(|published| is_of(published, publication))
+    }
+
+    /// Whether the contract says that an item's id is closed.
+    pub(super) fn says_closed(&self, id: u64) -> bool {
+        self.skipped.get(&id).or(self.failed.as_ref()).is_some_and(|it| it.code == "already_closed")
     }
 
     /// What becomes of an item that was not published.
@@ -79,6 +89,12 @@ impl Verdict {
         };
         Refusal { reason, again, counts }
     }
+}
+
+/// Whether a log is this publication: the same task by its tag, with an anchor that is not before it, and the same result.
+pub(super) fn is_of(published: &Published, publication: &Publication) -> bool {
+    published.belongs_to(&publication.identity, publication.included.number)
+        && published.digest.to_string() == publication.digest
 }
 
 fn skipped(log: &Log) -> Option<(u64, Reason)> {

@@ -47,6 +47,7 @@ impl Watcher {
             cursor: ancestor.block,
             next_sequence,
             sequence_block: ancestor.block.number.min(self.row.sequence_block),
+            second_number: ancestor.block.number.min(self.row.second_number),
             ..self.row
         };
         let events = self.take_back(&row, &ancestor, &gone).await?;
@@ -203,7 +204,8 @@ impl Watcher {
         drop(writer);
         let endpoint = self.client.endpoint().await?;
         let first =
-            start::first_row(&self.client, &endpoint, &self.board, self.options.from_block).await;
+            start::first_row(&self.client, &self.store, &endpoint, &self.board, self.options.from_block)
+                .await;
         self.client.report(&endpoint, &first);
         let (row, ring) = first?;
         let mut writer = self.store.begin().await?;

@@ -41,6 +41,8 @@ pub enum Event {
         again: bool,
         /// Whether that is another try of the same, with more gas and alone.
         counts: bool,
+        /// Whether its id is closed by what does not belong to its task.
+        strange: bool,
     },
     /// Its nonce will never put it on chain: somebody else's transaction has it.
     Freed {

@@ -298,7 +298,8 @@ impl World {
                         }
                         let again = !in_it || !stands;
                         let reason = Reason { code: String::new(), message: String::new() };
-                        let event = Event::NotTaken { place, reason, again, counts: false };
+                        let (counts, strange) = (false, false);
+                        let event = Event::NotTaken { place, reason, again, counts, strange };
                         self.tell(identity, &event);
                     }
                     Fate::Mined(place)

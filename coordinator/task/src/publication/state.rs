@@ -126,6 +126,8 @@ pub struct Publication {
     pub included: Option<BlockRef>,
     /// How often it was sent without effect.
     pub tries: u32,
+    /// Its id is closed on this branch by what does not belong to its task: it is published all the same.
+    pub again: bool,
     /// Where it stands.
     pub state: State,
 }
@@ -144,7 +146,7 @@ impl Publication {
     /// A publication that waits for its first transaction.
     #[must_use]
     pub fn new(included: BlockRef) -> Self {
-        Self { included: Some(included), tries: 0, state: State::Queued }
+        Self { included: Some(included), tries: 0, again: false, state: State::Queued }
     }
 
     /// The effect that is due.
@@ -183,6 +185,7 @@ impl Publication {
             (state, Event::Dropped { block }) => {
                 if self.included.is_some_and(|included| included.hash == block.hash) {
                     self.included = None;
+                    self.again = false;
                     State::Withheld { nonce: state.nonce() }
                 } else {
                     state // it stands in another block by now
@@ -209,9 +212,10 @@ impl Publication {
                 State::Withheld { nonce: None }
             }
             // Also what stood on chain: its transaction stands in another block now, where it had no effect.
-            (state, Event::NotTaken { place, reason, again, counts })
+            (state, Event::NotTaken { place, reason, again, counts, strange })
                 if state.nonce() == Some(place.nonce) =>
             {
+                self.again |= *strange;
                 if *again {
                     self.tries += u32::from(*counts);
                     State::Queued

@@ -63,7 +63,7 @@ fn what_is_final_goes_out_again_only_after_its_submission_stands_again() {
 fn a_refusal_of_a_branch_that_is_gone_says_nothing() {
     let refused = walk(&[
         Event::Signed { nonce: 3 },
-        Event::NotTaken { place: place(3, 5), reason: reason(), again: false, counts: false },
+        Event::NotTaken { place: place(3, 5), reason: reason(), again: false, counts: false, strange: false },
         Event::Deep { nonce: 3 },
     ]);
     assert_eq!(refused.state, State::GivenUp { nonce: Some(3), reason: reason() });
@@ -94,8 +94,8 @@ fn events() -> impl Strategy<Value = Event> {
         (1_u64..5).prop_map(|number| Event::Dropped { block: block(number) }),
         nonces.clone().prop_map(|nonce| Event::Signed { nonce }),
         places.clone().prop_map(|place| Event::Mined { place }),
-        (places, any::<bool>(), any::<bool>()).prop_map(|(place, again, counts)| {
-            Event::NotTaken { place, reason: reason(), again, counts }
+        (places, any::<[bool; 3]>()).prop_map(|(place, [again, counts, strange])| {
+            Event::NotTaken { place, reason: reason(), again, counts, strange }
         }),
         nonces.clone().prop_map(|nonce| Event::Freed { nonce }),
         nonces.clone().prop_map(|nonce| Event::Unmined { nonce }),
