@@ -4,6 +4,7 @@
 //! is always what is stored: a restart sends the same bytes again and signs nothing anew. A nonce's fate is read from
 //! the chain by every hash that was ever signed for it. What is ready goes out together, nothing waits to fill a batch.
 
+mod kept;
 mod observe;
 mod plan;
 mod receipt;
@@ -125,6 +126,8 @@ struct Memory {
     outbids: BTreeSet<u64>,
     /// The tip, in wei, that a node was found to ask at least, and since when that is known.
     minimum: Option<(u128, Instant)>,
+    /// Kept tasks whose queued result the contract takes, as of the last look.
+    kept: BTreeSet<task::LocalId>,
     /// Domains whose right was found withdrawn.
     no_rights: BTreeMap<u16, rights::Wait>,
     /// When somebody else was last found to use the key.

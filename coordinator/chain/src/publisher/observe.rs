@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     Alarm, Confirmations, Error, Found,
-    board::Board as Contract,
     block::{At, Header, TransactionReceipt},
+    board::Board as Contract,
     endpoint::Endpoint,
 };
 

@@ -43,6 +43,7 @@ impl Publisher {
             return Ok(false);
         }
         let Some(anchor) = self.anchor(endpoint, head).await? else { return Ok(false) };
+        self.check_kept(head).await?;
         let unsettled = self.store.unsettled(&self.account).await?;
         let open =
             unsettled.iter().filter(|outgoing| outgoing.state == OutgoingState::Open).count();
@@ -299,10 +300,11 @@ impl Publisher {
         FeeRule { tip_wei, ..self.fees }
     }
 
-    /// Whether a queued publication may be signed now: its domain is ours to answer, and what the chain did with its
-    /// last nonce has been read.
+    /// Whether a queued publication may be signed now: its domain is ours to answer, and the contract takes it.
     fn may_go(&self, pending: &Pending) -> bool {
-        !self.memory.no_rights.contains_key(&pending.publication.identity.task_id.domain())
+        let id = pending.publication.identity.task_id;
+        !self.memory.no_rights.contains_key(&id.domain())
+            && (!id.is_kept() || self.memory.kept.contains(&pending.publication.task))
     }
 
     /// The newest block that every task which can be published descends to: the watcher's cursor, or the head when

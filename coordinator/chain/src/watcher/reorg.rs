@@ -203,9 +203,14 @@ impl Watcher {
         }
         drop(writer);
         let endpoint = self.client.endpoint().await?;
-        let first =
-            start::first_row(&self.client, &self.store, &endpoint, &self.board, self.options.from_block)
-                .await;
+        let first = start::first_row(
+            &self.client,
+            &self.store,
+            &endpoint,
+            &self.board,
+            self.options.from_block,
+        )
+        .await;
         self.client.report(&endpoint, &first);
         let (row, ring) = first?;
         let mut writer = self.store.begin().await?;

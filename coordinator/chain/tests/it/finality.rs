@@ -6,7 +6,7 @@ use chain::{Confirmations, publisher, publisher::Publisher, watcher, watcher::Wa
 use harness::{Misbehaviour, Proxy, wait_for};
 use task::TaskId;
 
-use crate::stage::{PATIENCE, Stage, catch_up, client, key, request};
+use crate::stage::{PATIENCE, Stage, catch_up, client, foreign, key, request};
 
 const DOCUMENT: &str = r#"{"status":"ok","value":144}"#;
 const OTHER: &str = r#"{"status":"ok","value":1}"#;
@@ -158,8 +158,7 @@ async fn c3_a_violation_outlasts_errors_empty_answers_and_a_restart() {
     let proxy = Proxy::start(&stage.anvil.url()).await;
     let confirmations = Some(Confirmations::Blocks(5));
     let watching = watcher::Options { confirmations, ..stage.watching() };
-    let mut restarted =
-        stage.watcher_with(client(&proxy.url()).await, watching).await.unwrap();
+    let mut restarted = stage.watcher_with(client(&proxy.url()).await, watching).await.unwrap();
     let publishing = publisher::Options { confirmations, ..stage.publishing() };
     let mut publishes = stage.publisher_with(client(&proxy.url()).await, publishing).await.unwrap();
     for misbehaviour in [Misbehaviour::DropCall, Misbehaviour::DropReply] {
@@ -247,8 +246,16 @@ async fn c14_a_nonce_that_retention_forgot_is_never_taken_again() {
     let task = stage.task(id).await;
     let mut writer = stage.store.begin().await.unwrap();
     writer.apply(task, &task::Event::Cleaned, 0).await.unwrap();
-    assert_eq!(writer.forget_settled(i64::MAX, 100).await.unwrap(), 1);
     writer.commit().await.unwrap();
+    wait_for("the task to be forgotten", PATIENCE, async || {
+        // Its block is read a second time before that.
+        let looked = watcher.poll().await;
+        let mut writer = stage.store.begin().await.unwrap();
+        let forgotten = writer.forget_settled(i64::MAX, 100).await.unwrap();
+        writer.commit().await.unwrap();
+        if forgotten == 1 { Ok(()) } else { Err(format!("{looked:?}")) }
+    })
+    .await;
     let next = stage.submit(1).await[0];
     watcher.poll().await.unwrap();
     stage.answer(next, OTHER, true).await;
@@ -326,7 +333,8 @@ async fn c18_a_cancellation_that_is_gone_leaves_the_task_open() {
     stage.anvil.mine(2).await;
     let id = stage.submit(1).await[0];
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
-    stage.board().await.cancel(&key(2), id).await.unwrap();
+    let identity = stage.task(id).await.task.identity;
+    stage.board().await.cancel(&key(2), &identity).await.unwrap();
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
     assert_eq!(stage.state(id).await, "cancelled");
     stage.anvil.reorg(1).await;
@@ -336,4 +344,46 @@ async fn c18_a_cancellation_that_is_gone_leaves_the_task_open() {
     stage.answer(id, DOCUMENT, true).await;
     until(&stage, &mut watcher, &mut publisher, id, "final").await;
     assert_eq!(stage.results(id).await, 1);
+}
+
+#[tokio::test]
+async fn t3_a_result_goes_out_also_when_a_stranger_s_publication_closed_its_id() {
+    let stage = Stage::start().await;
+    let (mut watcher, mut publisher) = parts(&stage, 1).await;
+    let id = stage.submit(1).await[0];
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.publish_elsewhere(&foreign(id, task_board::Tag(7))).await;
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.answer(id, DOCUMENT, true).await;
+    until(&stage, &mut watcher, &mut publisher, id, "final").await;
+    let result = stage.board().await.find_result(id, None).await.unwrap().unwrap();
+    assert_eq!(result.document.as_deref(), Some(DOCUMENT.as_bytes()));
+    steps(&mut watcher, &mut publisher, 5).await;
+    assert_eq!(
+        stage.publisher_nonce().await,
+        2,
+        "one that found the id closed, one that did not mind"
+    );
+}
+
+#[tokio::test]
+async fn c17_a_late_result_of_a_kept_task_is_not_sent() {
+    let stage = Stage::start().await;
+    let (mut watcher, mut publisher) = parts(&stage, 1).await;
+    let head = stage.anvil.rpc("eth_getBlockByNumber", serde_json::json!(["latest", false])).await;
+    let now = u64::from_str_radix(head["timestamp"].as_str().unwrap().trim_start_matches("0x"), 16);
+    let deadline = now.unwrap() + 1_000;
+    let kept = task_board::Submission {
+        fee: alloy::primitives::U256::from(1_000),
+        deadline,
+        ..request(5)
+    };
+    let id = stage.board().await.submit(&key(2), &[kept]).await.unwrap().ids[0];
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.anvil.rpc("evm_setNextBlockTimestamp", serde_json::json!([deadline])).await;
+    stage.anvil.mine(1).await;
+    stage.answer(id, DOCUMENT, true).await;
+    until(&stage, &mut watcher, &mut publisher, id, "cancelled").await;
+    assert_eq!(stage.publisher_nonce().await, 0, "nothing was paid for");
+    assert!(stage.timeline(id).await.contains(&"refused"));
 }

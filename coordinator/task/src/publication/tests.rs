@@ -63,7 +63,13 @@ fn what_is_final_goes_out_again_only_after_its_submission_stands_again() {
 fn a_refusal_of_a_branch_that_is_gone_says_nothing() {
     let refused = walk(&[
         Event::Signed { nonce: 3 },
-        Event::NotTaken { place: place(3, 5), reason: reason(), again: false, counts: false, strange: false },
+        Event::NotTaken {
+            place: place(3, 5),
+            reason: reason(),
+            again: false,
+            counts: false,
+            strange: false,
+        },
         Event::Deep { nonce: 3 },
     ]);
     assert_eq!(refused.state, State::GivenUp { nonce: Some(3), reason: reason() });
