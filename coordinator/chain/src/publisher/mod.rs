@@ -253,8 +253,8 @@ impl Publisher {
     async fn step_at(&mut self, endpoint: &Endpoint) -> Result<bool, Error> {
         let head = endpoint.head().await?;
         self.is_stopped = self.store.violation(&self.board).await?.is_some();
-        self.check_rights().await?;
-        let seen = self.observe(endpoint, &head).await?;
+        Box::pin(self.check_rights()).await?;
+        let seen = Box::pin(self.observe(endpoint, &head)).await?;
         let sent = self.send_ready(endpoint, &head).await?;
         Ok(seen || sent)
     }

@@ -310,7 +310,7 @@ impl Publisher {
         let verdict = Verdict::of(endpoint, &self.account, outgoing, receipt).await?;
         let now_ms = store::now_ms();
         let board = Board { chain_id: self.board.chain_id, contract: outgoing.contract };
-        let strangers = self.closed_by_strangers(outgoing, &verdict).await?;
+        let strangers = Box::pin(self.closed_by_strangers(outgoing, &verdict)).await?;
         let mut writer = self.store.begin().await?;
         for log in &verdict.published {
             let known = writer.publications_with_id(&board, log.id).await?;
@@ -377,7 +377,8 @@ impl Publisher {
             if id.is_kept() || !verdict.says_closed(id.0) {
                 continue;
             }
-            let found = contract.find(id, Some(publication.included.number)).await?;
+            // Boxed: a search is a large future, and it is rare.
+            let found = Box::pin(contract.find(id, Some(publication.included.number))).await?;
             if let Found::Open { submission, strange } = found
                 && submission.identity == publication.identity
             {

@@ -43,7 +43,7 @@ impl Publisher {
             return Ok(false);
         }
         let Some(anchor) = self.anchor(endpoint, head).await? else { return Ok(false) };
-        self.check_kept(head).await?;
+        Box::pin(self.check_kept(head)).await?;
         let unsettled = self.store.unsettled(&self.account).await?;
         let open =
             unsettled.iter().filter(|outgoing| outgoing.state == OutgoingState::Open).count();
