@@ -24,7 +24,7 @@ impl Publisher {
             let Some(kept) = contract.kept(&pending.publication.identity).await? else { continue };
             match kept.deadline_at {
                 // It stands in the next block at the earliest, whose time is later than the head's.
-                Some(deadline_at) if head.timestamp() >= deadline_at => {
+                Some(deadline_at) if head.timestamp().is_some_and(|now| now >= deadline_at) => {
                     self.give_up_late(&pending, deadline_at).await?;
                 }
                 _ => {
