@@ -7,7 +7,7 @@ use harness::{Misbehaviour, Proxy, balancer::Balancer, scene::Scene, wait_for};
 use serde_json::{Value, json};
 use task_board::{Submission, TaskId};
 
-use crate::stage::{PATIENCE, answers, listens, stage, stop, task};
+use crate::stage::{PATIENCE, answers, listens, said, stage, stop, task};
 
 const FIB: &str = r#"{"status":"ok","value":144}"#;
 const AFFINE: &str = r#"{"status":"ok","value":119}"#;
@@ -54,6 +54,58 @@ async fn is_final(scene: &Scene, id: TaskId) -> Value {
         if task["state"] == "final" { Ok(task) } else { Err(task["state"].to_string()) }
     })
     .await
+}
+
+#[tokio::test]
+async fn c1_c3_an_answer_never_stands_for_another_task_after_a_reorganisation_deeper_than_finality()
+{
+    let scene = stage().await;
+    let proxy = Proxy::start(&scene.anvil().url()).await;
+    scene.anvil().mine(20).await;
+    let url = proxy.url();
+    let settings = [("COORDINATOR_RPC_URL", url.as_str()), ("COORDINATOR_CONFIRMATIONS", "2")];
+    let mut daemon = scene.coordinator_with(&settings).unwrap();
+    listens(&scene, &mut daemon).await;
+    let fork = scene.anvil().block_number().await;
+    let gone = scene.submit_one(&affine(&scene)).await.unwrap();
+    is_final(&scene, gone).await;
+    answers(&scene, gone, AFFINE).await;
+    reads_on(&scene, 2).await;
+
+    // Everything since the fork is undone, and somebody else's task takes the number.
+    let head = scene.anvil().block_number().await;
+    scene.anvil().reorg(head - fork).await;
+    let other = scene.submit_one_as(3, &fib(&scene)).await.unwrap();
+    assert_eq!(other, gone);
+    scene.anvil().mine(4).await;
+    says(&scene, 503, "finality_violated").await;
+
+    // Errors, empty answers and a restart change nothing about it.
+    proxy.misbehave(
+        "eth_getBlockByNumber",
+        Misbehaviour::Status { status: 503, retry_after_s: None },
+        3,
+    );
+    proxy.misbehave("eth_getLogs", Misbehaviour::Answer(json!([])), 3);
+    daemon.kill_9().await.unwrap();
+    let mut daemon = scene.coordinator_with(&settings).unwrap();
+    listens(&scene, &mut daemon).await;
+    says(&scene, 503, "finality_violated").await;
+    scene.anvil().mine(3).await;
+    reads_on(&scene, 2).await;
+    says(&scene, 503, "finality_violated").await;
+    assert_eq!(scene.result(other).await.unwrap(), None);
+
+    // An operator looks and accepts.
+    let mut variables = scene.environment();
+    variables.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    said(&variables, &["chain", "accept"]).await;
+    let found = is_final(&scene, other).await;
+    assert_eq!(found["result"]["document"]["value"], 144, "{found}");
+    // One result ever, and it is the other task's own.
+    answers(&scene, other, FIB).await;
+    says(&scene, 200, "ready").await;
+    stop(daemon).await;
 }
 
 #[tokio::test]
@@ -145,8 +197,11 @@ async fn waiting(scene: &Scene) -> BTreeMap<String, String> {
         }
         for transaction in nonces.as_object().unwrap().values() {
             let hash = transaction["hash"].as_str().unwrap().to_owned();
-            let raw = scene.anvil().raw_transaction(&hash).await;
-            found.insert(hash, raw);
+            // One that was replaced meanwhile is none that waits.
+            let raw = scene.anvil().rpc("eth_getRawTransactionByHash", json!([hash])).await;
+            if let Some(raw) = raw.as_str() {
+                found.insert(hash, raw.to_owned());
+            }
         }
     }
     found
@@ -199,4 +254,33 @@ async fn submit_without_mining_on(scene: &Scene) -> TaskId {
     scene.mined(hash).await.unwrap();
     let logs = scene.logs(0).await.unwrap();
     logs.submitted.last().unwrap().0
+}
+
+#[tokio::test]
+async fn c17_a_foreign_transaction_at_our_nonce_costs_no_result_and_is_told() {
+    let scene = stage().await;
+    let mut daemon = scene.coordinator_with(&[("COORDINATOR_CONFIRMATIONS", "1")]).unwrap();
+    listens(&scene, &mut daemon).await;
+    let id = submit_without_mining_on(&scene).await;
+    wait_for("the transaction", PATIENCE, async || {
+        let waiting = waiting(&scene).await;
+        if waiting.len() == 1 { Ok(()) } else { Err(format!("{}", waiting.len())) }
+    })
+    .await;
+    // Somebody else pays with the publisher's key, and is faster.
+    scene.anvil().rpc("anvil_dropAllTransactions", json!([])).await;
+    let foreign = scene.anvil().send(1, Some(scene.client()), &[], U256::from(1)).await;
+    scene.anvil().mine(1).await;
+    assert_eq!(scene.anvil().receipt(&foreign).await["status"], "0x1");
+    scene.anvil().set_automine(true).await;
+    let found = is_final(&scene, id).await;
+    answers(&scene, id, FIB).await;
+    assert_ne!(found["publication"]["transaction"], foreign.as_str());
+    assert_eq!(scene.anvil().nonce(scene.publisher()).await, 2);
+    wait_for("/readyz to tell it", PATIENCE, async || {
+        let (_, text) = readyz(&scene).await?;
+        if text.contains("key_used_elsewhere") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    stop(daemon).await;
 }

@@ -213,7 +213,7 @@ impl Watcher {
     }
 
     /// The headers of a range of blocks.
-    async fn headers(
+    pub(super) async fn headers(
         &self,
         endpoint: &Endpoint,
         head: &Header,

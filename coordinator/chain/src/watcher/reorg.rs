@@ -16,6 +16,9 @@ use crate::{
     endpoint::Endpoint,
 };
 
+/// The most headers that are asked for to see a whole branch.
+const MOST_LINKED: u64 = 512;
+
 impl Watcher {
     /// Goes back to the newest block of the ring that the node still has.
     pub(super) async fn go_back(&mut self, endpoint: &Endpoint) -> Result<Progress, Error> {
@@ -31,7 +34,8 @@ impl Watcher {
         let Some(ancestor) = ancestor else { return self.go_below_memory(&ring).await };
         let old = self.row.cursor;
         let new = endpoint.header(At::Number(old.number)).await?.map(|header| header.block().hash);
-        let gone = self.gone(endpoint, &head, &ancestor).await?;
+        let branch = self.branch(endpoint, &head, &ancestor, old.number).await?;
+        let gone = self.gone(branch.as_ref(), &ancestor).await?;
         // Everything above was one node's word about one branch, or it is asked again.
         if endpoint.has(&head.block()).await? != Some(true) {
             return Err(Error::Moved);
@@ -81,29 +85,43 @@ impl Watcher {
         endpoint.has(block).await?.ok_or(Error::Moved)
     }
 
-    /// What stood above the ancestor in blocks that the node does not have. The ring has holes: a block above the
-    /// ancestor may still be there.
-    async fn gone(
+    /// The blocks above the ancestor, up to where reading had come: each is the parent of the next, so that they are
+    /// of one branch whoever of several nodes behind an address served which. None when they are too many to ask for.
+    async fn branch(
         &self,
         endpoint: &Endpoint,
         head: &Header,
         ancestor: &RingBlock,
-    ) -> Result<Vec<Sighting>, Error> {
-        let mut there: BTreeMap<Hash, bool> = BTreeMap::new();
-        let mut gone = Vec::new();
-        for sighting in self.store.sightings_above(&self.board, ancestor.block.number).await? {
-            let stands = match there.get(&sighting.block.hash) {
-                Some(stands) => *stands,
-                None => {
-                    let stands = self.stands(endpoint, head, &sighting.block).await?;
-                    there.insert(sighting.block.hash, stands);
-                    stands
-                }
-            };
-            if !stands {
-                gone.push(sighting);
-            }
+        read: u64,
+    ) -> Result<Option<BTreeMap<u64, Hash>>, Error> {
+        let to = read.min(head.block().number);
+        if to.saturating_sub(ancestor.block.number) > MOST_LINKED {
+            return Ok(None);
         }
+        let mut branch = BTreeMap::new();
+        let mut parent = ancestor.block.hash;
+        for header in self.headers(endpoint, head, ancestor.block.number + 1, to).await? {
+            if header.parent() != parent {
+                return Err(Error::Moved);
+            }
+            let block = header.block();
+            parent = block.hash;
+            branch.insert(block.number, block.hash);
+        }
+        Ok(Some(branch))
+    }
+
+    /// What stood above the ancestor in blocks that are not on the branch. The ring has holes: a block above the
+    /// ancestor may still be there. Without a branch everything is taken back, and what stands is read again.
+    async fn gone(
+        &self,
+        branch: Option<&BTreeMap<u64, Hash>>,
+        ancestor: &RingBlock,
+    ) -> Result<Vec<Sighting>, Error> {
+        let mut gone = self.store.sightings_above(&self.board, ancestor.block.number).await?;
+        gone.retain(|Sighting { block, .. }| {
+            branch.is_none_or(|branch| branch.get(&block.number) != Some(&block.hash))
+        });
         Ok(gone)
     }
 
