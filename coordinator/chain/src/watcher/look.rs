@@ -51,7 +51,7 @@ impl Watcher {
         if target <= cursor.number {
             if self.idle_head != Some(head.block().hash) {
                 if !self.cursor_stands(endpoint).await? {
-                    return self.go_back(endpoint).await;
+                    return self.go_back(endpoint, cursor.number).await;
                 }
                 self.idle_head = Some(head.block().hash);
             }
@@ -106,7 +106,7 @@ impl Watcher {
                 if endpoint.has(&known.block).await? == Some(false)
                     && endpoint.has(&known.block).await? == Some(false) =>
             {
-                self.go_back(endpoint).await
+                self.go_back(endpoint, known.block.number).await
             }
             _ => Err(Error::Lagging {
                 endpoint: endpoint.shown().to_owned(),
@@ -162,7 +162,7 @@ impl Watcher {
         }
         let is_child = end.parent() == cursor.hash;
         if !(to == from && is_child) && !self.cursor_stands(endpoint).await? {
-            return self.go_back(endpoint).await;
+            return self.go_back(endpoint, cursor.number).await;
         }
         if to == from && !is_child {
             return Err(Error::Moved);
@@ -198,7 +198,7 @@ impl Watcher {
         for header in &headers {
             if header.parent() != parent {
                 if parent == cursor.hash && !self.cursor_stands(endpoint).await? {
-                    return self.go_back(endpoint).await;
+                    return self.go_back(endpoint, cursor.number).await;
                 }
                 return Err(Error::Moved);
             }

@@ -20,9 +20,18 @@ use crate::{
 const MOST_LINKED: u64 = 512;
 
 impl Watcher {
-    /// Goes back to the newest block of the ring that the node still has.
-    pub(super) async fn go_back(&mut self, endpoint: &Endpoint) -> Result<Progress, Error> {
+    /// Goes back to the newest block of the ring that the node still has. The block of the number `gone` was proved not
+    /// to be on its chain.
+    pub(super) async fn go_back(
+        &mut self,
+        endpoint: &Endpoint,
+        gone: u64,
+    ) -> Result<Progress, Error> {
         let head = endpoint.head().await?;
+        // A node that does not reach the proof says nothing about what is below it.
+        if head.block().number < gone {
+            return Err(Error::Moved);
+        }
         let ring = self.store.ring(&self.board).await?;
         let mut ancestor = None;
         for known in &ring {
@@ -44,7 +53,7 @@ impl Watcher {
             // A block that an earlier version wrote: the contract's count says, if the node still has that state.
             0 => start::task_count(endpoint, self.board.contract, ancestor.block.number)
                 .await
-                .map_or(0, |count| count + 1),
+                .map_or(self.first_gone(&gone).await?, |count| count + 1),
             known => known,
         };
         let row = ChainRow {
@@ -69,6 +78,17 @@ impl Watcher {
             self.wakes.notify_one();
         }
         Ok(Progress { cursor: row.cursor, events, more: true })
+    }
+
+    /// The first sequence of the tasks that are gone: the next one before them. What is known goes on where none is.
+    async fn first_gone(&self, gone: &[Sighting]) -> Result<u64, Error> {
+        let mut first = self.row.next_sequence;
+        for sighting in gone.iter().filter(|sighting| sighting.kind == SightingKind::Included) {
+            if let Some(task) = self.store.task(sighting.task).await? {
+                first = first.min(task.task.identity.task_id.sequence());
+            }
+        }
+        Ok(first)
     }
 
     /// Whether a block stands on the branch of a head that the node served. A block above it does not; one below it

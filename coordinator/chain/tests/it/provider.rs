@@ -181,6 +181,37 @@ async fn c5_what_was_whole_is_known_after_a_restart_and_a_hole_is_read_again_fro
 }
 
 #[tokio::test]
+async fn c5_the_sequence_is_known_after_a_reorganisation_though_nobody_counts() {
+    let stage = Stage::start().await;
+    let proxy = Proxy::start(&stage.anvil.url()).await;
+    let mut watcher =
+        stage.watcher_with(client(&proxy.url()).await, stage.watching()).await.unwrap();
+    stage.submit(1).await;
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.anvil.mine(2).await;
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.submit(2).await;
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    proxy.misbehave("eth_call", error(-32_000, "header not found"), FOR_EVER);
+    stage.anvil.reorg(2).await;
+    let progress = watcher.poll().await.unwrap();
+    assert!(progress.more, "{progress:?}");
+    let board = store::Board { chain_id: 31_337, contract: stage.contract };
+    let row = stage.store.chain(&board).await.unwrap().unwrap();
+    assert_eq!((row.next_sequence, row.cursor), (2, watcher.cursor()));
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    // A hole is seen as before.
+    stage.submit(1).await;
+    proxy.misbehave("eth_getLogs", Misbehaviour::Answer(json!([])), 2);
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    stage.submit(1).await;
+    assert_eq!(watcher.poll().await.unwrap_err().code(), "sequence_gap");
+    catch_up(&mut watcher, stage.anvil.block_number().await).await;
+    // The second task of the branch that is gone is the first of the new one; its third is not.
+    assert_eq!(stage.tasks().await, 4);
+}
+
+#[tokio::test]
 async fn c17_a_cancellation_that_was_left_out_is_found_at_once_by_the_filter_of_its_block() {
     let stage = Stage::start().await;
     let proxy = Proxy::start(&stage.anvil.url()).await;
