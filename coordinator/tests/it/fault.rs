@@ -141,6 +141,8 @@ async fn i1_a_cache_that_cannot_be_written_is_no_verdict() {
 #[tokio::test]
 async fn i1_a_gateway_that_is_down_or_none_is_no_verdict() {
     let scene = stage().await;
+    // What it has to have is there before it starts.
+    let submission = fib(&scene, 1, 0);
     // Something answers there, but it is no gateway.
     let wrong = Gateway::start(Some(&scene.mirror())).await;
     let root = wrong.api();
@@ -155,7 +157,7 @@ async fn i1_a_gateway_that_is_down_or_none_is_no_verdict() {
                 ("COORDINATOR_CONTENT_DEADLINE", "1s"),
             ])
             .unwrap();
-        let id = scene.submit_one(&fib(&scene, 1, 0)).await.unwrap();
+        let id = scene.submit_one(&submission).await.unwrap();
         says(&scene, "content").await;
         stays_open(&scene, id, Duration::from_secs(4)).await;
         stop(daemon).await;
