@@ -133,6 +133,22 @@ impl Lane {
         if self.free() > 0 {
             return None;
         }
+        // One that was stopped before may not be able to stop anybody yet, while one behind it is.
+        let fresh: Vec<_> =
+            waiting.iter().filter(|task| !self.stopped.contains_key(&task.id)).cloned().collect();
+        let id = self.victim(waiting, now_ms).or_else(|| self.victim(&fresh, now_ms))?;
+        if self.stopped.len() >= REMEMBERED {
+            self.stopped.clear();
+        }
+        *self.stopped.entry(id).or_default() += 1;
+        if let Some(held) = self.held.get_mut(&id) {
+            held.stopping = true;
+        }
+        Some(id)
+    }
+
+    /// Who has to stop for the first of those that wait.
+    fn victim(&self, waiting: &[Waiting], now_ms: u64) -> Option<LocalId> {
         let first = waiting.get(self.first(waiting, now_ms)?)?;
         let (wanted, class) = (
             self.stands_at(&first.flow, first.weight, now_ms),
@@ -166,15 +182,7 @@ impl Lane {
             .collect();
         // What is on loan first, then what was held longest.
         victims.sort_unstable();
-        let (_, _, id) = *victims.first()?;
-        if self.stopped.len() >= REMEMBERED {
-            self.stopped.clear();
-        }
-        *self.stopped.entry(id).or_default() += 1;
-        if let Some(held) = self.held.get_mut(&id) {
-            held.stopping = true;
-        }
-        Some(id)
+        victims.first().map(|(_, _, id)| *id)
     }
 
     /// Forgets how often a task was stopped: it has come to its end.
@@ -193,6 +201,7 @@ impl Lane {
                     self.class_stands_at(class, now_ms),
                     std::cmp::Reverse(class),
                     self.stands_at(&task.flow, task.weight, now_ms),
+                    self.stopped.get(&task.id).copied().unwrap_or(0),
                     *place,
                 )
             })

@@ -44,14 +44,32 @@ impl Play {
         self.waiting.push(task);
     }
 
+    /// What the lane is shown: of each flow the first ones, as the store finds them.
+    fn shown(&self) -> Vec<Waiting> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut shown = Vec::new();
+        for task in &self.waiting {
+            let count = counts.entry(&task.flow).or_default();
+            *count += 1;
+            if *count <= 10 {
+                shown.push(task.clone());
+            }
+        }
+        shown
+    }
+
     fn dispatch(&mut self) {
-        while let Some(place) = self.lane.next(&self.waiting, self.now_ms) {
-            let task = self.waiting.remove(place);
+        loop {
+            let shown = self.shown();
+            let Some(place) = self.lane.next(&shown, self.now_ms) else { break };
+            let task = shown[place].clone();
+            self.waiting.retain(|waiting| waiting.id != task.id);
             self.lane.take(&task, self.now_ms);
             self.began.push(task.id.0);
             self.ends.insert(task.id.0, self.now_ms + self.took_ms[&task.id.0]);
         }
-        if let Some(id) = self.lane.gives_way(&self.waiting, self.now_ms) {
+        let shown = self.shown();
+        if let Some(id) = self.lane.gives_way(&shown, self.now_ms) {
             self.lane.give_back(id, self.now_ms).unwrap();
             self.ends.remove(&id.0);
             self.waiting.push(self.tasks[&id.0].clone());
