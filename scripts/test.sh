@@ -47,13 +47,16 @@ for seed in 1 2 3; do
   scripts/chaos.sh --tasks 100 --kills 50 --seed "$seed"
   chaos=$((chaos + 1))
 done
+say "soak: the worst weather for half a minute"
+scripts/soak.sh --minutes 0.5 --rate 10 --seed 1
+soak=1
 
-# Totals: nextest's summary, forge's, and the chaos runs.
+# Totals: nextest's summary, forge's, the chaos runs and the soak.
 number() { grep -oE "[0-9]+ $1" <<<"$2" | head -n 1 | grep -oE '[0-9]+' || echo 0; }
 summary=$(sed 's/\x1b\[[0-9;]*m//g' "$rust_log" | grep -E 'Summary \[' | tail -n 1)
 forge=$(sed 's/\x1b\[[0-9;]*m//g' "$forge_log" | grep -E 'total tests' | head -n 1)
-passed=$(($(number passed "$summary") + $(number 'tests passed' "$forge") + chaos))
+passed=$(($(number passed "$summary") + $(number 'tests passed' "$forge") + chaos + soak))
 failed=$(($(number failed "$summary") + $(number failed "$forge")))
-say "Rust:$(sed 's/.*tests run://' <<<"$summary"); contracts: $(number 'tests passed' "$forge") passed; chaos: $chaos passed"
+say "Rust:$(sed 's/.*tests run://' <<<"$summary"); contracts: $(number 'tests passed' "$forge") passed; chaos: $chaos passed; soak: $soak passed"
 printf '%s passed, %s failed\n' "$passed" "$failed"
 ((failed == 0 && passed > 0))

@@ -12,7 +12,7 @@ use std::{
 use chain::Alarms;
 use executor_protocol::Measure;
 use job::{Description, launcher::Launcher, process};
-use store::Store;
+use store::{Claim, Store};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -206,6 +206,7 @@ pub struct Daemon {
     store: Store,
     workshop: Workshop,
     _lock: File,
+    _claim: Option<Claim>,
 }
 
 impl Daemon {
@@ -241,9 +242,12 @@ pub async fn serve(config: &Config) -> Result<bool, Error> {
 /// Starts every part.
 pub async fn start(config: &Config, lifecycle: &Lifecycle) -> Result<Daemon, Error> {
     let lock = lock(&config.data_dir)?;
+    // The folder is not the database: another coordinator may have been given the same one by its path.
+    let claim = Claim::take(&config.database)?;
     let metrics = Metrics::install()?;
     let store = Store::open(&config.database).await?;
-    start_on(config, lifecycle, lock, metrics, store).await
+    let daemon = start_on(config, lifecycle, lock, metrics, store).await?;
+    Ok(Daemon { _claim: Some(claim), ..daemon })
 }
 
 /// Starts every part on a data folder that is [locked](lock) and a store that is open.
@@ -327,7 +331,7 @@ pub async fn start_on(
             return Err(error.into());
         }
     }
-    Ok(Daemon { address, store, workshop, _lock: lock })
+    Ok(Daemon { address, store, workshop, _lock: lock, _claim: None })
 }
 
 fn pipeline_options(config: &Config, publishes: bool) -> pipeline::Options {

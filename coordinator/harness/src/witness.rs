@@ -207,7 +207,7 @@ pub fn files(scene: &Scene, mut blocks: BTreeSet<String>) -> Result<Vec<String>,
 fn belongs(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match path.components().count() {
-        1 => ["coordinator.sqlite", "lock"].contains(&name.as_ref()),
+        1 => ["coordinator.sqlite", "coordinator.sqlite.lock", "lock"].contains(&name.as_ref()),
         _ => {
             let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
             let is_digest = name.len() == 64 && is_hex(&name);

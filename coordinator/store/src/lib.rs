@@ -5,6 +5,7 @@
 //! outbox; the pipeline alone applies them ([`Writer::apply`]).
 
 mod chain;
+mod claim;
 mod connect;
 mod event;
 pub mod fault;
@@ -15,6 +16,7 @@ mod task_row;
 mod violation;
 
 pub use chain::{Board, ChainRow, RingBlock, Sighting, SightingKind};
+pub use claim::Claim;
 pub use connect::{Store, Writer};
 pub use event::{EventRow, TimelineEntry};
 pub use origin::Engine;
@@ -72,9 +74,6 @@ pub enum Error {
     /// The event does not fit the publication's state.
     #[error(transparent)]
     Publication(#[from] task::publication::Invalid),
-    /// Another process opened the database since this one did.
-    #[error("another process has taken the database over; this one may not write any more")]
-    TakenOver,
     /// Another process works on the database.
     #[error(
         "another coordinator works on the database {path} ({holder}); stop it first, or name another one"
@@ -99,7 +98,6 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::NoTask(_) => "no_such_task",
             Self::Transition(_) | Self::Publication(_) => "invalid_transition",
-            Self::TakenOver => "database_taken_over",
             Self::InUse { .. } => "database_in_use",
         }
     }

@@ -7,7 +7,7 @@ use harness::{Misbehaviour, Proxy, balancer::Balancer, scene::Scene, wait_for};
 use serde_json::{Value, json};
 use task_board::{Submission, TaskId};
 
-use crate::stage::{PATIENCE, answers, listens, said, stage, stop, task};
+use crate::stage::{PATIENCE, answers, listens, run, said, stage, stop, task};
 
 const FIB: &str = r#"{"status":"ok","value":144}"#;
 const AFFINE: &str = r#"{"status":"ok","value":119}"#;
@@ -283,4 +283,31 @@ async fn c17_a_foreign_transaction_at_our_nonce_costs_no_result_and_is_told() {
     })
     .await;
     stop(daemon).await;
+}
+
+#[tokio::test]
+async fn c12_a_second_process_on_the_same_database_is_refused_and_the_first_goes_on() {
+    let scene = stage().await;
+    let mut first = scene.coordinator().unwrap();
+    listens(&scene, &mut first).await;
+    let database = scene.data().join("coordinator.sqlite").display().to_string();
+    let folder = scene.folder().join("elsewhere");
+    std::fs::create_dir(&folder).unwrap();
+    // Another data folder does not make it another database.
+    let mut variables = scene.environment();
+    for (name, value) in [
+        ("COORDINATOR_DATABASE_URL", format!("sqlite:{database}")),
+        ("COORDINATOR_DATA_DIR", folder.display().to_string()),
+        ("COORDINATOR_LISTEN", "127.0.0.1:0".to_owned()),
+    ] {
+        variables.insert(name.to_owned(), value);
+    }
+    let output = tokio::time::timeout(PATIENCE, run(&variables, &["serve"])).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&database), "{said}");
+    let id = scene.submit_one(&fib(&scene)).await.unwrap();
+    answers(&scene, id, FIB).await;
+    assert!(first.ended().unwrap().is_none());
+    stop(first).await;
 }
