@@ -153,7 +153,7 @@ pub(crate) async fn engine_id(
     }
     let topics = any_of(&[TaskBoard::EngineRegistered::SIGNATURE_HASH]);
     let engines = find_engines(board, store, &topics, |(engine, _)| *engine == count).await?;
-    let found = engines.iter().filter(|(_, known)| known == name).map(|(engine, _)| *engine).last();
+    let found = engines.iter().rev().find(|(_, known)| known == name).map(|(engine, _)| *engine);
     if let (Some(store), Some(id)) = (store, found) {
         let mut writer = store.begin().await?;
         writer.save_engine(&key, &client.genesis(), name, Engine { id, count }).await?;

@@ -160,12 +160,15 @@ impl Watcher {
         if endpoint.has(&end.block()).await? != Some(true) {
             return Err(Error::Moved);
         }
-        let is_child = end.parent() == cursor.hash;
-        if !(to == from && is_child) && !self.cursor_stands(endpoint).await? {
-            return self.go_back(endpoint, cursor.number).await;
-        }
-        if to == from && !is_child {
-            return Err(Error::Moved);
+        let is_child = to == from && end.parent() == cursor.hash;
+        if !is_child {
+            if !self.cursor_stands(endpoint).await? {
+                return self.go_back(endpoint, cursor.number).await;
+            }
+            // The cursor's block stands, and the next one is not its child: two branches were seen.
+            if to == from {
+                return Err(Error::Moved);
+            }
         }
         if let Some(log) = page
             .logs
