@@ -50,6 +50,3 @@ create table violations (
 create table lost_tasks (
     task integer primary key references tasks (local_id)
 );
-
--- Each opening of the database has an epoch of its own; only the newest may write.
-alter table instance add column epoch integer not null default 0;

@@ -81,7 +81,7 @@ pub enum Error {
     InUse {
         /// The file.
         path: String,
-        /// What is known of the other process.
+        /// What its lock file says of the other process.
         holder: String,
     },
 }

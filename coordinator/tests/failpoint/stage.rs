@@ -230,7 +230,7 @@ fn processes(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Every file of a folder, by its path in it.
+/// Every file of a folder, by its path in it. The seal in the name of a cached file is another one in every folder.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];
@@ -239,7 +239,11 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
             if entry.file_type().unwrap().is_dir() {
                 folders.push(entry.path());
             } else {
-                found.insert(entry.path().strip_prefix(folder).unwrap().to_owned());
+                let path = entry.path().strip_prefix(folder).unwrap().to_owned();
+                found.insert(match (path.starts_with("content/sealed"), path.to_str()) {
+                    (true, Some(name)) => name.split('-').next().unwrap().into(),
+                    _ => path,
+                });
             }
         }
     }
