@@ -153,6 +153,19 @@ pub enum Error {
         /// The ring's lowest block.
         lowest: u64,
     },
+    /// The contract sees other blocks than the nodes tell.
+    #[error(
+        "the contract sees block {number} with the hash {seen}, the nodes tell {told}: on this chain every publication \
+         would fail by its anchor"
+    )]
+    AnchorsDiffer {
+        /// The block's number.
+        number: u64,
+        /// Its hash for the contract.
+        seen: Hash,
+        /// Its hash for the nodes.
+        told: Hash,
+    },
     /// The key may not publish.
     #[error("{address} is no coordinator of domain {domain}; the owner has to call setCoordinator")]
     NotCoordinator {
@@ -230,6 +243,7 @@ impl Error {
             Self::Inconsistent { .. } => "provider_inconsistent",
             Self::NoBeginning(_) => "no_beginning",
             Self::ReorgTooDeep { .. } => "reorg_too_deep",
+            Self::AnchorsDiffer { .. } => "anchors_differ",
             Self::NotCoordinator { .. } => "not_coordinator",
             Self::EngineNotRegistered(_) => "engine_not_registered",
             Self::Reverted { code, .. } => code,
@@ -263,6 +277,7 @@ impl Error {
             | Self::NoContract(_)
             | Self::NoBeginning(_)
             | Self::ReorgTooDeep { .. }
+            | Self::AnchorsDiffer { .. }
             | Self::NotCoordinator { .. }
             | Self::EngineNotRegistered(_)
             | Self::Reverted { .. }
@@ -304,6 +319,7 @@ impl Error {
             | Self::NoContract(_)
             | Self::NoBeginning(_)
             | Self::ReorgTooDeep { .. }
+            | Self::AnchorsDiffer { .. }
             | Self::NotCoordinator { .. }
             | Self::EngineNotRegistered(_)
             | Self::Reverted { .. }

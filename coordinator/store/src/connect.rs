@@ -155,7 +155,8 @@ fn lock(database: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
-            let known = holder.trim().strip_prefix("process ").and_then(|id| id.parse::<u32>().ok());
+            let known =
+                holder.trim().strip_prefix("process ").and_then(|id| id.parse::<u32>().ok());
             Err(Error::InUse {
                 path: database.display().to_string(),
                 holder: known.map_or_else(

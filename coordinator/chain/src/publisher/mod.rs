@@ -7,6 +7,7 @@
 mod kept;
 mod observe;
 mod plan;
+mod probe;
 mod receipt;
 mod refusal;
 mod rights;
@@ -160,12 +161,7 @@ impl Publisher {
         let first_nonce = nonce?;
         let confirmations =
             options.confirmations.unwrap_or_else(|| Confirmations::default_for(board.chain_id));
-        tracing::info!(
-            publisher = %key.address(), contract = %options.contract, engine, first_nonce, %confirmations,
-            ?domains,
-            "publishing results"
-        );
-        Ok(Self {
+        let publisher = Self {
             account: Account { chain_id: board.chain_id, sender: key.address() },
             fees: FeeRule { tip_wei: options.tip_wei, cap_wei: options.max_fee_wei },
             client,
@@ -181,7 +177,15 @@ impl Publisher {
             alarms,
             memory: Memory::default(),
             is_stopped: false,
-        })
+        };
+        let probed = Box::pin(publisher.probe_anchors(&endpoint)).await;
+        publisher.client.report(&endpoint, &probed);
+        probed?;
+        tracing::info!(
+            publisher = %publisher.account.sender, contract = %publisher.options.contract, engine, first_nonce,
+            %confirmations, domains = ?publisher.options.domains, "publishing results"
+        );
+        Ok(publisher)
     }
 
     /// The domains that this publisher may answer, as it was opened.

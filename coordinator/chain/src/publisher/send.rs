@@ -15,7 +15,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    Alarm, Error,
+    Alarm, Class, Error,
     block::{Header, alloy_address},
     endpoint::Endpoint,
     transaction::{FeeRule, Fees, eip1559},
@@ -247,6 +247,13 @@ impl Publisher {
                 metrics::counter!("wasm_exec_chain_broadcasts_total").increment(1);
                 self.taken(nonce, attempt.priority_fee_wei);
                 return Ok(());
+            }
+            // What is about the transaction in a known way counts, whatever code it comes with; anything else may be a
+            // quota or a node that is not at work.
+            Err(Error::Rpc { message, .. }) if Refusal::of(&message) != Refusal::Other => message,
+            Err(error) if error.class() == Class::Elsewhere => {
+                self.memory.sent_at.remove(&nonce);
+                return Err(error);
             }
             Err(Error::Rpc { message, .. }) => message,
             // Whether it arrived is not known: the same bytes are sent again soon.

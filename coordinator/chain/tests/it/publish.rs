@@ -1,7 +1,7 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use chain::publisher;
-use harness::wait_for;
+use harness::{Misbehaviour, wait_for};
 use serde_json::json;
 use task_board::{ENFORCE_DEADLINE, Submission};
 use tokio_util::sync::CancellationToken;
@@ -202,4 +202,34 @@ async fn answer_elsewhere(stage: &Stage, id: task::TaskId) {
     let tag = stage.tag(id).await;
     stage.publish_elsewhere(&foreign(id, tag)).await;
     assert_eq!(own(stage.anvil.address(3)), key(3).address());
+}
+
+/// Whether the key may answer the domain, and how many engines there are.
+const CALLS_BEFORE_THE_PROBE: usize = 2;
+
+#[tokio::test]
+async fn t6_a_chain_whose_contracts_see_other_blocks_than_its_nodes_tell_is_refused() {
+    let stage = Stage::start().await;
+    stage.anvil.mine(3).await;
+    // Somebody's answer in place of the contract's: a block with another hash.
+    let error = task_board::TaskBoard::WrongAnchor {
+        number: alloy::primitives::U256::from(1),
+        expected: alloy::primitives::B256::ZERO,
+        actual: alloy::primitives::B256::repeat_byte(7),
+    };
+    let data = alloy::hex::encode_prefixed(alloy::sol_types::SolError::abi_encode(&error));
+    let body = serde_json::json!({
+        "jsonrpc": "2.0", "id": 1,
+        "error": {"code": 3, "message": "execution reverted", "data": data},
+    });
+    let proxy = harness::Proxy::start(&stage.anvil.url()).await;
+    let through = crate::stage::client(&proxy.url()).await;
+    // Where the engine and the rights are known the probe is what is called.
+    stage.publisher().await;
+    let options = publisher::Options { domains: [0].into(), ..stage.publishing() };
+    proxy.misbehave("eth_call", Misbehaviour::Delay(Duration::ZERO), CALLS_BEFORE_THE_PROBE);
+    proxy.misbehave("eth_call", Misbehaviour::Body(body.to_string()), 3);
+    let refused = stage.publisher_with(through, options).await.unwrap_err();
+    assert_eq!(refused.code(), "anchors_differ");
+    stage.publisher().await;
 }
