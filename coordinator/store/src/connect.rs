@@ -1,10 +1,4 @@
-use std::{
-    fs::{File, TryLockError},
-    io::{Read as _, Write as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
     Row as _, Sqlite, SqlitePool, Transaction,
@@ -25,7 +19,6 @@ const CONNECTION_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 /// The database: one connection that writes, a few that read.
 #[derive(Debug, Clone)]
 pub struct Store {
-    lock: Arc<File>,
     writer: SqlitePool,
     pub(crate) reader: SqlitePool,
     instance: String,
@@ -53,7 +46,6 @@ impl Store {
 
     async fn connect(path: &Path, hook: Option<Arc<dyn Hook>>) -> Result<Self, Error> {
         let shown = path.display().to_string();
-        let lock = Arc::new(lock(path)?);
         let open = |source| Error::Open { path: shown.clone(), source };
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -83,7 +75,7 @@ impl Store {
             .map_err(open)?;
         let instance = Self::instance_id(&writer).await?;
         let watch = hook.map(|hook| Watch { hook, durable: reader.clone() });
-        Ok(Self { lock, writer, reader, instance, watch })
+        Ok(Self { writer, reader, instance, watch })
     }
 
     /// This coordinator's instance id: made once, kept in the database. Eight hex digits.
@@ -124,48 +116,6 @@ impl Store {
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
-        // A clone that somebody still holds must not keep the next one out. The lock ends with the process anyway.
-        let _ = self.lock.unlock();
-    }
-}
-
-/// Takes the database for this process, beside the lock of the data folder: the database may be elsewhere. A process that
-/// is suspended keeps it, so nobody else writes meanwhile.
-fn lock(database: &Path) -> Result<File, Error> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let failed = |source: std::io::Error| Error::Open {
-        path: path.display().to_string(),
-        source: sqlx::Error::Io(source),
-    };
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).map_err(failed)?;
-            writeln!(file, "process {}", std::process::id()).map_err(failed)?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let known =
-                holder.trim().strip_prefix("process ").and_then(|id| id.parse::<u32>().ok());
-            Err(Error::InUse {
-                path: database.display().to_string(),
-                holder: known.map_or_else(
-                    || "it does not say which".to_owned(),
-                    |id| format!("process {id}"),
-                ),
-            })
-        }
-        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

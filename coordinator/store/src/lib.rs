@@ -74,6 +74,9 @@ pub enum Error {
     /// The event does not fit the publication's state.
     #[error(transparent)]
     Publication(#[from] task::publication::Invalid),
+    /// Another process opened the database since this one did.
+    #[error("another process has taken the database over; this one may not write any more")]
+    TakenOver,
     /// Another process works on the database.
     #[error(
         "another coordinator works on the database {path} ({holder}); stop it first, or name another one"
@@ -81,7 +84,7 @@ pub enum Error {
     InUse {
         /// The file.
         path: String,
-        /// What its lock file says of the other process.
+        /// What is known of the other process.
         holder: String,
     },
 }
@@ -98,6 +101,7 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::NoTask(_) => "no_such_task",
             Self::Transition(_) | Self::Publication(_) => "invalid_transition",
+            Self::TakenOver => "database_taken_over",
             Self::InUse { .. } => "database_in_use",
         }
     }

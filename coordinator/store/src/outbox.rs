@@ -1,4 +1,4 @@
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 use task::{
     Address, BlockRef, Hash, Identity, LocalId, TaskId,
     publication::{Event as PublicationEvent, Place, Publication as Standing, Reason, State},
@@ -111,32 +111,12 @@ pub struct Outgoing {
 impl Writer {
     /// Publications that wait for a transaction, oldest first.
     pub async fn queued(&mut self, board: &Board, limit: u32) -> Result<Vec<Pending>, Error> {
-        let rows = sqlx::query(
-            "select p.*, t.payload from publications p join tasks t on t.local_id = p.task
-             where p.state = 'queued' and p.chain_id = ? and p.contract = ? order by p.queued_at_ms, p.task limit ?",
-        )
-        .bind(signed(board.chain_id))
-        .bind(board.contract.to_string())
-        .bind(limit)
-        .fetch_all(&mut *self.transaction)
-        .await
-        .map_err(Error::doing("reading the queue of publications"))?;
-        rows.iter().map(pending).collect()
+        queued(&mut *self.transaction, board, limit).await
     }
 
     /// The publications that a nonce holds.
     pub async fn held_by(&mut self, account: &Account, nonce: u64) -> Result<Vec<Pending>, Error> {
-        let rows = sqlx::query(
-            "select p.*, t.payload from publications p join tasks t on t.local_id = p.task
-             where p.chain_id = ? and p.sender = ? and p.nonce = ? order by p.task",
-        )
-        .bind(signed(account.chain_id))
-        .bind(account.sender.to_string())
-        .bind(signed(nonce))
-        .fetch_all(&mut *self.transaction)
-        .await
-        .map_err(Error::doing("reading a nonce's publications"))?;
-        rows.iter().map(pending).collect()
+        held_by(&mut *self.transaction, account, nonce).await
     }
 
     /// The publications of tasks with this id: one of each branch that had it.
@@ -411,6 +391,16 @@ pub(crate) const QUEUED_COUNT: &str =
     "select count(*) from publications where state = 'queued' and chain_id = ? and contract = ?";
 
 impl Store {
+    /// Publications that wait for a transaction, oldest first.
+    pub async fn queued(&self, board: &Board, limit: u32) -> Result<Vec<Pending>, Error> {
+        queued(&self.reader, board, limit).await
+    }
+
+    /// The publications that a nonce holds.
+    pub async fn held_by(&self, account: &Account, nonce: u64) -> Result<Vec<Pending>, Error> {
+        held_by(&self.reader, account, nonce).await
+    }
+
     /// The nonces that are not settled (open or mined), lowest first, with every attempt.
     pub async fn unsettled(&self, account: &Account) -> Result<Vec<Outgoing>, Error> {
         let doing = "reading the outbox";
@@ -451,6 +441,42 @@ impl Store {
             .map_err(Error::doing("counting publications"))?;
         row.try_get(0).map(unsigned).map_err(Error::doing("counting publications"))
     }
+}
+
+async fn queued(
+    database: impl SqliteExecutor<'_>,
+    board: &Board,
+    limit: u32,
+) -> Result<Vec<Pending>, Error> {
+    let rows = sqlx::query(
+        "select p.*, t.payload from publications p join tasks t on t.local_id = p.task
+         where p.state = 'queued' and p.chain_id = ? and p.contract = ? order by p.queued_at_ms, p.task limit ?",
+    )
+    .bind(signed(board.chain_id))
+    .bind(board.contract.to_string())
+    .bind(limit)
+    .fetch_all(database)
+    .await
+    .map_err(Error::doing("reading the queue of publications"))?;
+    rows.iter().map(pending).collect()
+}
+
+async fn held_by(
+    database: impl SqliteExecutor<'_>,
+    account: &Account,
+    nonce: u64,
+) -> Result<Vec<Pending>, Error> {
+    let rows = sqlx::query(
+        "select p.*, t.payload from publications p join tasks t on t.local_id = p.task
+         where p.chain_id = ? and p.sender = ? and p.nonce = ? order by p.task",
+    )
+    .bind(signed(account.chain_id))
+    .bind(account.sender.to_string())
+    .bind(signed(nonce))
+    .fetch_all(database)
+    .await
+    .map_err(Error::doing("reading a nonce's publications"))?;
+    rows.iter().map(pending).collect()
 }
 
 fn pending(row: &SqliteRow) -> Result<Pending, Error> {

@@ -16,7 +16,7 @@ impl Publisher {
     /// one that the contract does not have waits for what the watcher reads.
     pub(super) async fn check_kept(&mut self, head: &Header) -> Result<(), Error> {
         let limit = u32::try_from(self.options.max_batch.saturating_mul(4)).unwrap_or(u32::MAX);
-        let mut queue = self.store.begin().await?.queued(&self.board, limit).await?;
+        let mut queue = self.store.queued(&self.board, limit).await?;
         queue.retain(|pending| pending.publication.identity.task_id.is_kept());
         let contract = Contract::new(self.client.clone(), self.options.contract);
         let mut takes: BTreeSet<LocalId> = BTreeSet::new();

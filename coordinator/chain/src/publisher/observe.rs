@@ -243,8 +243,7 @@ impl Publisher {
 
     /// Whether the newest bytes of a nonce hold something whose submission is gone.
     async fn holds_withheld(&self, outgoing: &Outgoing) -> Result<bool, Error> {
-        let mut writer = self.store.begin().await?;
-        let held = writer.held_by(&self.account, outgoing.nonce).await?;
+        let held = self.store.held_by(&self.account, outgoing.nonce).await?;
         Ok(outgoing.call != "0x"
             && held.iter().any(|pending| matches!(pending.standing.state, State::Withheld { .. })))
     }
@@ -293,8 +292,7 @@ impl Publisher {
 
     /// Whether a mined nonce holds something of which it is not known what the receipt says.
     async fn holds_unread(&self, outgoing: &Outgoing) -> Result<bool, Error> {
-        let mut writer = self.store.begin().await?;
-        let held = writer.held_by(&self.account, outgoing.nonce).await?;
+        let held = self.store.held_by(&self.account, outgoing.nonce).await?;
         Ok(held.iter().any(|pending| matches!(pending.standing.state, State::Sent { .. })))
     }
 
@@ -369,7 +367,7 @@ impl Publisher {
         outgoing: &Outgoing,
         verdict: &Verdict,
     ) -> Result<BTreeSet<LocalId>, Error> {
-        let held = self.store.begin().await?.held_by(&self.account, outgoing.nonce).await?;
+        let held = self.store.held_by(&self.account, outgoing.nonce).await?;
         let contract = Contract::new(self.client.clone(), outgoing.contract);
         let mut strangers = BTreeSet::new();
         for Pending { publication, .. } in held {

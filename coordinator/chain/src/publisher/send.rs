@@ -131,9 +131,14 @@ impl Publisher {
         } else if writer.violation(&self.board).await?.is_some() {
             None
         } else {
-            Some(Plan::of(wanted, anchor, self.engine))
+            Plan::of_queue(&wanted, anchor, &self.bounds())
         };
         let Some(plan) = plan else { return Ok(None) };
+        // What does not fit beside the first, because it came back to this nonce later, waits for another one.
+        for pending in wanted.iter().filter(|held| !plan.items.contains(held)) {
+            let event = Event::Freed { nonce: outgoing.nonce };
+            writer.advance(&self.account, pending, &event, store::now_ms()).await?;
+        }
         let replaced = self.sign(&mut writer, outgoing.nonce, &plan, anchor, fees).await?;
         writer.commit().await?;
         self.wakes.notify_one();
@@ -173,12 +178,7 @@ impl Publisher {
         let limit = u32::try_from(self.options.max_batch.saturating_mul(4)).unwrap_or(u32::MAX);
         let mut queue = writer.queued(&self.board, limit).await?;
         queue.retain(|pending| self.may_go(pending));
-        let bounds = Bounds {
-            engine: self.engine,
-            items: self.options.max_batch,
-            gas: self.options.max_batch_gas,
-        };
-        Ok(Plan::of_queue(&queue, anchor, &bounds))
+        Ok(Plan::of_queue(&queue, anchor, &self.bounds()))
     }
 
     async fn sign(
@@ -305,6 +305,14 @@ impl Publisher {
         let minimum = self.memory.minimum.filter(|(_, since)| since.elapsed() < MINIMUM_FOR);
         let tip_wei = minimum.map_or(0, |(tip_wei, _)| tip_wei).max(self.fees.tip_wei);
         FeeRule { tip_wei, ..self.fees }
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            engine: self.engine,
+            items: self.options.max_batch,
+            gas: self.options.max_batch_gas,
+        }
     }
 
     /// Whether a queued publication may be signed now: its domain is ours to answer, and the contract takes it.
