@@ -12,8 +12,8 @@ use crate::{
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
-/// How long somebody waits for a connection. Its holder is this process itself, so a wait only ends like this when the
-/// process was suspended meanwhile, and then the wait goes on.
+/// The longest wait for a connection. Whoever has it is this process itself and gives it back; a process that was
+/// suspended for a while finds every short time over, and that must not end it.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// The database: one connection that writes, a few that read.
