@@ -382,8 +382,10 @@ mod tests {
         let to = Arc::clone(&written);
         let lines = Lines::new(format, false, move |line: &str| to.lock().unwrap().push_str(line));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
-        let text = written.lock().unwrap().clone();
-        text
+        Arc::try_unwrap(written).map_or_else(
+            |shared| shared.lock().unwrap().clone(),
+            |alone| alone.into_inner().unwrap(),
+        )
     }
 
     fn log_everywhere(text: &str) {
