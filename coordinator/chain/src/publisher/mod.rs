@@ -224,7 +224,8 @@ impl Publisher {
                     self.alarms.raise(Alarm::PublisherUnreachable, error.to_string());
                     tracing::warn!(
                         code = error.code(),
-                        "the publisher did not get through: {error}"
+                        %error,
+                        "the publisher did not get through"
                     );
                     let wait = error.retry_after().unwrap_or(pause).max(FIRST_PAUSE);
                     pause = (pause * 2).min(LONGEST_PAUSE);

@@ -325,7 +325,7 @@ impl Publisher {
             let refusal = verdict.refusal(id, pending.standing.tries);
             tracing::warn!(
                 task.id = id, nonce = outgoing.nonce, %transaction, code = refusal.reason.code,
-                again = refusal.again, "a result was not taken: {}", refusal.reason.message
+                again = refusal.again, error = refusal.reason.message, "a result was not taken"
             );
             metrics::counter!("wasm_exec_chain_results_not_taken_total", "code" => refusal.reason.code)
                 .increment(1);
