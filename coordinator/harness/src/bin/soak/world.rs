@@ -286,13 +286,13 @@ impl<'a> World<'a> {
                 continue;
             };
             let mut raws = Vec::new();
-            let mut counts = [0_u64; 3];
+            let (mut included, mut dropped, mut replaced) = (0_u64, 0_u64, 0_u64);
             for (at, hash) in hashes.iter().enumerate() {
                 let requester = self.requesters.get(index).ok_or("there is no such requester")?;
                 let Some(nonce) = requester.nonce_of(hash) else { break };
                 let is_kept = at < kept;
                 if !is_kept && matches!(fate, Fate::Dropped) {
-                    counts[1] += 1;
+                    dropped += 1;
                     continue;
                 }
                 if !is_kept {
@@ -302,13 +302,13 @@ impl<'a> World<'a> {
                         self.requesters.get_mut(index).ok_or("there is no such requester")?;
                     requester.replace(nonce, &call)?;
                 }
-                counts[if is_kept { 0 } else { 2 }] += 1;
+                *(if is_kept { &mut included } else { &mut replaced }) += 1;
                 let requester = self.requesters.get(index).ok_or("there is no such requester")?;
                 raws.extend(requester.sent.get(nonce).map(|sent| sent.raw.clone()));
             }
-            self.count("submissions included again", counts[0]);
-            self.count("submissions dropped, sent again later", counts[1]);
-            self.count("submissions replaced by other tasks", counts[2]);
+            self.count("submissions included again", included);
+            self.count("submissions dropped, sent again later", dropped);
+            self.count("submissions replaced by other tasks", replaced);
             again.push(raws);
         }
         Ok(again)
