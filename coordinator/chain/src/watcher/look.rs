@@ -186,8 +186,23 @@ impl Watcher {
         self.take(endpoint, span, to < limit).await
     }
 
-    /// Reads the newest blocks, each of them by its hash.
+    /// Reads the newest blocks, each of them by its hash: fewer at once after a look that failed, because every single
+    /// answer of a look has to be good, and more again after one that did not.
     async fn look_near(
+        &mut self,
+        endpoint: &Endpoint,
+        head: &Header,
+        target: u64,
+    ) -> Result<Progress, Error> {
+        let looked = self.look_near_at_once(endpoint, head, target).await;
+        self.near = match &looked {
+            Ok(_) => self.near.saturating_mul(2).min(NEAR),
+            Err(_) => (self.near / 2).max(1),
+        };
+        looked
+    }
+
+    async fn look_near_at_once(
         &mut self,
         endpoint: &Endpoint,
         head: &Header,
@@ -195,7 +210,7 @@ impl Watcher {
     ) -> Result<Progress, Error> {
         let cursor = self.row.cursor;
         let from = cursor.number + 1;
-        let to = target.min(cursor.number + NEAR);
+        let to = target.min(cursor.number + self.near);
         let headers = self.headers(endpoint, head, from, to).await?;
         let mut parent = cursor.hash;
         for header in &headers {

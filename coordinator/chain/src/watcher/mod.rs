@@ -112,6 +112,8 @@ pub struct Watcher {
     /// The next block that is read again because something is missing.
     again_from: Option<u64>,
     second_width: Width,
+    /// How many of the newest blocks are read in one look.
+    near: u64,
     /// When the next range is looked at a second time, and up to which block.
     second_at: Instant,
     second_limit: u64,
@@ -168,6 +170,7 @@ impl Watcher {
             gaps: 0,
             again_from: None,
             second_width: width,
+            near: look::NEAR,
             second_at: Instant::now(),
             second_limit,
             blooms: true,
