@@ -183,6 +183,7 @@ impl Link {
             tip_wei: chain.tip_wei_per_gas,
             max_fee_wei: Some(chain.max_fee_wei_per_gas),
             resubmit_after: chain.resubmit_after,
+            rights_grace: chain.rights_grace,
             ..chain::publisher::Options::new(self.contract, self.engine.clone())
         };
         Publisher::open(
@@ -212,5 +213,6 @@ fn is_about_the_contract(error: &chain::Error) -> bool {
         chain::Error::NoContract(_)
             | chain::Error::NotCoordinator { .. }
             | chain::Error::EngineNotRegistered(_)
+            | chain::Error::AnchorsDiffer { .. }
     )
 }

@@ -1,12 +1,15 @@
-//! What the pipeline asks of the chain: what a unit of gas costs, remembered for a moment, and when a block was made.
+//! What the pipeline asks of the chain: what a unit of gas costs, remembered for a moment, when a block was made, and
+//! whether a task that is about to run is still wanted.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use chain::{Board, Client};
-use task::{Address, BlockRef, TaskId};
+use chain::{Board, Client, EndpointHealth};
+use task::{Address, BlockRef, Identity, TaskId};
+
+use crate::admission;
 
 /// How long a price is taken for today's.
 const FRESH: Duration = Duration::from_secs(15);
@@ -57,10 +60,24 @@ impl Prices {
         self.board.as_ref()?.get().map(|(_, is_development)| *is_development)
     }
 
+    /// The chain's endpoints, once it could be reached.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.board().map(|board| board.client().endpoints()).unwrap_or_default()
+    }
+
     /// When a block was made, in Unix milliseconds; none when the chain does not say.
     pub async fn made_at_ms(&self, block: &BlockRef) -> Option<i64> {
         let board = self.board()?;
         tokio::time::timeout(PATIENCE, board.made_at_ms(block)).await.ok()?.ok()?
+    }
+
+    /// Whether the contract, by its newest block, would still take a result of a kept task at this time (Unix
+    /// milliseconds); none when the chain does not say.
+    pub async fn takes_result(&self, task: &Identity, now_ms: i64) -> Option<bool> {
+        let board = self.board()?;
+        let kept = tokio::time::timeout(PATIENCE, board.kept(task)).await.ok()?.ok()?;
+        Some(kept.is_some_and(|kept| !admission::has_passed(kept.deadline_at, now_ms)))
     }
 
     /// The price now, or the last one that was heard of.

@@ -278,23 +278,26 @@ pub async fn start_on(
     let wakes = Wakes::default();
     let alarms = Alarms::default();
     let health = Health::default();
+    let prices = match (config.chain.endpoints.is_empty(), config.chain.contract) {
+        (false, Some(_)) => Prices::of_a_chain(),
+        _ => Prices::default(),
+    };
     let readiness = Readiness {
         work: Arc::clone(&workshop.work),
         alarms: alarms.clone(),
         health: health.clone(),
+        prices: prices.clone(),
     };
     let bounds = api::Bounds {
         connections: config.server.connections,
         header_timeout: config.server.header_timeout,
     };
-    let api = Api::new(store.clone(), metrics, readiness, &config.server.tokens).bounded(bounds);
+    let api = Api::new(store.clone(), metrics, readiness, &config.server.tokens)
+        .bounded(bounds)
+        .earning(earner(&config.chain, &wakes));
     lifecycle.spawn("api", api.serve(listener, lifecycle.soft()));
     tracing::info!(%address, "listening");
 
-    let prices = match (config.chain.endpoints.is_empty(), config.chain.contract) {
-        (false, Some(_)) => Prices::of_a_chain(),
-        _ => Prices::default(),
-    };
     let link = match (config.chain.endpoints.is_empty(), config.chain.contract) {
         (true, _) => {
             tracing::warn!(
@@ -332,6 +335,17 @@ pub async fn start_on(
         }
     }
     Ok(Daemon { address, store, workshop, _lock: lock, _claim: None })
+}
+
+/// Who earns; none where nothing is published.
+fn earner(chain: &config::Chain, wakes: &Wakes) -> Option<api::Earner> {
+    let (Some(contract), Some(key)) = (chain.contract, &chain.key) else { return None };
+    if chain.endpoints.is_empty() {
+        return None;
+    }
+    let publisher = key.address();
+    let recipient = chain.withdraw_to.unwrap_or(publisher);
+    Some(api::Earner { contract, publisher, recipient, queued: Arc::clone(&wakes.publisher) })
 }
 
 fn pipeline_options(config: &Config, publishes: bool) -> pipeline::Options {

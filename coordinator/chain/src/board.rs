@@ -111,7 +111,9 @@ impl Board {
         Self { client, contract, deployment_block: OnceCell::new() }
     }
 
-    pub(crate) fn client(&self) -> &Client {
+    /// What it is reached through.
+    #[must_use]
+    pub fn client(&self) -> &Client {
         &self.client
     }
 
@@ -306,6 +308,13 @@ impl Board {
             callback_gas: kept.callbackGas,
             submitted_in: kept.submittedIn,
         }))
+    }
+
+    /// What an account can withdraw, in wei.
+    pub async fn credit(&self, account: Address) -> Result<u128, Error> {
+        let account = alloy_address(account);
+        let credit: U256 = self.view("credit", &TaskBoard::creditCall { account }).await?;
+        Ok(credit.saturating_to())
     }
 
     /// Whether something was published under an id, or its task has expired. Of a free task that is not yet a result:

@@ -81,27 +81,31 @@ const QUOTA: &[&str] = &[
 /// An answer about the transaction or the call itself: every node would say the same.
 const ANSWER: &[&str] = &["revert", "invalid opcode", "out of gas", "stack underflow"];
 
-/// A node that has not got what is asked for, or is not at work.
+/// A node that does not do what is asked, or is not at work.
 const ABSENT: &[&str] = &[
     "method not found",
     "method is not",
     "does not exist/is not available",
     "not supported",
     "unsupported method",
+    "missing trie node",
+    "syncing",
+    "timeout",
+    "timed out",
+];
+
+/// What another node behind the same address may have, or this one a moment later.
+const MOMENTARY: &[&str] = &[
     "header not found",
     "unknown block",
     "block not found",
     "not currently canonical",
-    "missing trie node",
     "internal error",
     "temporarily",
     "unavailable",
     "overloaded",
-    "syncing",
     "no backend",
     "upstream",
-    "timeout",
-    "timed out",
 ];
 
 fn has(words: &str, list: &[&str]) -> bool {
@@ -132,12 +136,24 @@ pub(crate) fn of_rpc(method: &str, code: i64, message: &str, has_data: bool) -> 
     }
     let is_nodes = is_quota_words(code, &words)
         || has(&words, ABSENT)
+        || has(&words, MOMENTARY)
         || matches!(code, -32_601 | -32_603 | -32_005);
     match method {
         // Most of what is said to a transaction is about the transaction.
         "eth_sendRawTransaction" if !is_nodes => Class::Never,
         _ => Class::Elsewhere,
     }
+}
+
+/// Whether the same endpoint may well answer a moment later.
+pub(crate) fn is_momentary(method: &str, code: i64, message: &str, has_data: bool) -> bool {
+    let words = message.to_lowercase();
+    method != "eth_getLogs"
+        && !has_data
+        && has(&words, MOMENTARY)
+        && !has(&words, ABSENT)
+        && !has(&words, ANSWER)
+        && !is_quota_words(code, &words)
 }
 
 #[cfg(test)]
@@ -192,6 +208,23 @@ mod tests {
         }
         // Words that nobody has seen yet.
         assert_eq!(of_rpc("eth_getLogs", -32_000, "nope", false), Class::SmallerRange);
+    }
+
+    #[test]
+    fn what_passes_in_a_moment_is_told_from_what_does_not() {
+        for (method, code, message, wanted) in [
+            ("eth_call", -32_000, "header not found", true),
+            ("eth_call", -32_603, "Internal error", true),
+            ("eth_sendRawTransaction", -32_603, "upstream connect error", true),
+            ("eth_call", -32_603, "upstream quota exhausted", false),
+            ("eth_call", -32_601, "method not found", false),
+            ("eth_getLogs", -32_603, "Internal error", false),
+            ("eth_call", -32_000, "missing trie node", false),
+            ("eth_call", 3, "execution reverted: service unavailable", false),
+        ] {
+            assert_eq!(is_momentary(method, code, message, false), wanted, "{message}");
+        }
+        assert!(!is_momentary("eth_call", 3, "execution reverted: unavailable", true));
     }
 
     #[test]

@@ -36,6 +36,15 @@ impl Default for ClientOptions {
     }
 }
 
+/// How an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The endpoint, without what may be secret in its URL.
+    pub endpoint: String,
+    /// The code of what it failed with last and a sentence, while it fails.
+    pub problem: Option<(&'static str, String)>,
+}
+
 /// One chain, through the first of its endpoints that works. A clone shares everything.
 #[derive(Clone)]
 pub struct Client {
@@ -83,7 +92,10 @@ impl Client {
                 Ok(identity) => {
                     let heads = watch::Sender::new(0);
                     let inner = Inner { endpoints, web_sockets, identity, heads };
-                    return Ok(Self { inner: Arc::new(inner) });
+                    let client = Self { inner: Arc::new(inner) };
+                    // Those that are only needed later are looked at now: an operator hears of it in time.
+                    client.endpoints();
+                    return Ok(client);
                 }
                 Err(error) => {
                     rest(endpoint, &error);
@@ -130,6 +142,26 @@ impl Client {
         Ok(balance.saturating_to())
     }
 
+    /// The endpoints that calls go to, in order of preference, as far as is known. One that was not used lately is looked
+    /// at in the background.
+    pub fn endpoints(&self) -> Vec<EndpointHealth> {
+        let endpoints = self.inner.endpoints.iter();
+        endpoints
+            .map(|endpoint| {
+                let (idle, problem) = {
+                    let rest = lock(endpoint);
+                    let fails = !rest.verified && rest.failures > 0;
+                    let problem = fails.then(|| (rest.code, rest.last.clone()));
+                    (!rest.verified && left(&rest).is_zero(), problem)
+                };
+                if idle {
+                    self.probe(endpoint);
+                }
+                EndpointHealth { endpoint: endpoint.shown().to_owned(), problem }
+            })
+            .collect()
+    }
+
     pub(crate) fn web_sockets(&self) -> &[Url] {
         &self.inner.web_sockets
     }
@@ -169,18 +201,16 @@ impl Client {
     /// that failed is looked at in the background while there is another one.
     pub(crate) async fn endpoint(&self) -> Result<Arc<Endpoint>, Error> {
         let mut retry_after = LONGEST_RETRY_AFTER;
-        let mut last = String::new();
+        let mut said: Vec<String> = Vec::new();
         let one_is_ready = self.inner.endpoints.iter().any(|endpoint| is_ready(endpoint));
         for endpoint in &self.inner.endpoints {
-            let (left, verified) = {
+            let (left, verified, last) = {
                 let rest = lock(endpoint);
-                if last.is_empty() {
-                    last.clone_from(&rest.last);
-                }
-                (left(&rest), rest.verified)
+                (left(&rest), rest.verified, rest.last.clone())
             };
             if !left.is_zero() {
                 retry_after = retry_after.min(left);
+                said.push(last);
                 continue;
             }
             if verified {
@@ -194,10 +224,11 @@ impl Client {
                 Ok(()) => return Ok(Arc::clone(endpoint)),
                 Err(error) => {
                     retry_after = retry_after.min(rest(endpoint, &error));
-                    last = error.to_string();
+                    said.push(error.to_string());
                 }
             }
         }
+        let last = said.join("; ");
         Err(Error::Resting { retry_after, last })
     }
 
@@ -331,6 +362,7 @@ fn rest(endpoint: &Endpoint, error: &Error) -> Duration {
     rest.failures = rest.failures.saturating_add(1);
     rest.until = Some(Instant::now() + pause);
     rest.last = error.to_string();
+    rest.code = error.code();
     rest.verified = false;
     pause
 }

@@ -22,6 +22,10 @@ pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections that nobody used for so long are not used again: something between may have forgotten them.
 const POOL_IDLE: Duration = Duration::from_secs(30);
+/// How often a call is made that fails at once in a way that passes, with these pauses between.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(160)];
+/// A failure that took longer than this is not tried again here.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// The most characters of an endpoint's words that are kept.
 const MOST_WORDS: usize = 300;
 
@@ -104,6 +108,8 @@ pub(crate) struct Rest {
     pub(crate) failures: u32,
     pub(crate) until: Option<Instant>,
     pub(crate) last: String,
+    /// The code of the last failure.
+    pub(crate) code: &'static str,
     pub(crate) verified: bool,
     /// Somebody looks in the background whether it is well again.
     pub(crate) probing: bool,
@@ -211,8 +217,33 @@ impl Endpoint {
         Ok(result)
     }
 
-    /// Calls a method and reads its result and how many bytes that was. A longer answer than `most` is too much.
+    /// Calls a method and reads its result and how many bytes that was. A longer answer than `most` is too much. A
+    /// connection that breaks, an answer that breaks off and a node behind the address that is not at work are tried
+    /// again here a few times: whoever asks many questions in a row gets through. What sends is not: it is the caller's to
+    /// say what a lost reply means.
     pub(crate) async fn call_sized<P: Serialize + Sync, R: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: &P,
+        most: usize,
+    ) -> Result<(R, usize), Error> {
+        for pause in AGAIN_AFTER {
+            let began_at = Instant::now();
+            match self.call_once(method, params, most).await {
+                Err(error)
+                    if method != "eth_sendRawTransaction"
+                        && error.is_momentary()
+                        && began_at.elapsed() < AT_ONCE =>
+                {
+                    tokio::time::sleep(pause).await;
+                }
+                answer => return answer,
+            }
+        }
+        self.call_once(method, params, most).await
+    }
+
+    async fn call_once<P: Serialize + Sync, R: DeserializeOwned>(
         &self,
         method: &'static str,
         params: &P,

@@ -50,11 +50,11 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// Every endpoint failed a moment ago and is left alone for a while.
-    #[error("no chain endpoint can be asked right now; the last error was: {last}")]
+    #[error("no chain endpoint can be asked right now: {last}")]
     Resting {
         /// When the first can be asked again.
         retry_after: Duration,
-        /// What was wrong.
+        /// What was wrong with each.
         last: String,
     },
     /// The answer would be larger than the endpoint or we allow.
@@ -343,5 +343,18 @@ impl Error {
     pub(crate) fn is_endpoints(&self) -> bool {
         !matches!(self, Self::TooMuch { .. })
             && matches!(self.class(), Class::Elsewhere | Class::SmallerRange)
+    }
+
+    /// Whether the same endpoint may well answer the same call a moment later: not when it asks to be left alone.
+    pub(crate) fn is_momentary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Unreadable { .. }
+            | Self::Status { status: 500 | 502 | 504, retry_after: None, .. } => true,
+            Self::Rpc { method, code, message, data, .. } => {
+                class::is_momentary(method, *code, message, data.is_some())
+            }
+            _ => false,
+        }
     }
 }

@@ -31,7 +31,7 @@ pub mod watcher;
 pub use alarm::{Alarm, Alarms};
 pub use board::{Accepted, Board, Deployed, Deployment, Kept, Quote, Receipt};
 pub use class::Class;
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, EndpointHealth};
 pub use confirmation::{Confirmations, ConfirmationsError};
 pub use endpoint::Endpoints;
 pub use error::Error;

@@ -70,6 +70,9 @@ impl Reason {
                 Self::new("not_kept", format!("the contract holds nothing for task {}", e.id))
             }
             E::NothingToWithdraw(_) => Self::new("nothing_to_withdraw", "there is no credit"),
+            E::TransferFailed(e) => {
+                Self::new("transfer_failed", format!("{:#x} does not take the money", e.to))
+            }
             E::InvalidDeadline(e) => {
                 Self::new("invalid_deadline", format!("the deadline {} has passed", e.deadline))
             }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod chain;
+mod earnings;
 mod error;
 mod listen;
 mod probe;
@@ -17,6 +18,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
+pub use earnings::Earner;
 pub use error::Error;
 pub use listen::Bounds;
 pub use probe::Readiness;
@@ -39,6 +41,7 @@ pub struct Api {
     readiness: Readiness,
     tokens: auth::Tokens,
     bounds: Bounds,
+    earner: Option<Earner>,
 }
 
 impl Api {
@@ -51,6 +54,7 @@ impl Api {
             readiness,
             tokens: auth::Tokens::new(tokens),
             bounds: Bounds::default(),
+            earner: None,
         }
     }
 
@@ -58,6 +62,13 @@ impl Api {
     #[must_use]
     pub fn bounded(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
+        self
+    }
+
+    /// With somebody who earns.
+    #[must_use]
+    pub fn earning(mut self, earner: Option<Earner>) -> Self {
+        self.earner = earner;
         self
     }
 
@@ -70,6 +81,8 @@ impl Api {
             .route("/api/v1/tasks/{id}", get(task::show))
             .route("/api/v1/tasks/{id}/log", get(task::log))
             .route("/api/v1/chain/accept", post(chain::accept))
+            .route("/api/v1/earnings", get(earnings::show))
+            .route("/api/v1/withdrawals", post(earnings::withdraw))
             .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::check));
         Router::new()
             .route("/healthz", get(probe::health))

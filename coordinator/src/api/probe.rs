@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chain::Alarm;
+use chain::{Alarm, EndpointHealth};
 use serde::Serialize;
 use serde_json::json;
 use store::Store;
@@ -14,6 +14,7 @@ use store::Store;
 use super::{Api, Error};
 use crate::{
     health::{Health, Part},
+    price::Prices,
     telemetry::causes,
     work::Work,
 };
@@ -33,6 +34,8 @@ pub struct Readiness {
     pub alarms: chain::Alarms,
     /// What holds tasks back.
     pub health: Health,
+    /// Knows the chain's endpoints.
+    pub prices: Prices,
 }
 
 impl std::fmt::Debug for Readiness {
@@ -94,6 +97,12 @@ impl Readiness {
                 warnings.push(reason);
             }
         }
+        for EndpointHealth { endpoint, problem } in self.prices.endpoints() {
+            if let Some((code, message)) = problem {
+                let message = format!("{endpoint} fails ({code}): {message}");
+                warnings.push(Reason { part: "chain", code: "endpoint_failing".into(), message });
+            }
+        }
         (reasons, warnings)
     }
 }
@@ -127,6 +136,10 @@ pub(super) async fn render(State(api): State<Arc<Api>>) -> Result<Response, Erro
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 gateways")]
         metrics::gauge!("wasm_exec_content_places_failing", "kind" => kind).set(count as f64);
     }
+    let endpoints = api.readiness.prices.endpoints();
+    let failing = endpoints.iter().filter(|endpoint| endpoint.problem.is_some()).count();
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 endpoints")]
+    metrics::gauge!("wasm_exec_chain_endpoints_failing").set(failing as f64);
     let text = api.metrics.render(&api.store).await?;
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, text).into_response())

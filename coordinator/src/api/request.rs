@@ -16,13 +16,16 @@ use crate::metrics::Metrics;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const ROUTES: [&str; 6] = [
+const ROUTES: [&str; 9] = [
     "/healthz",
     "/readyz",
     "/metrics",
     "/api/v1/tasks",
     "/api/v1/tasks/{id}",
     "/api/v1/tasks/{id}/log",
+    "/api/v1/chain/accept",
+    "/api/v1/earnings",
+    "/api/v1/withdrawals",
 ];
 
 pub(super) async fn observe(request: Request, next: Next) -> Response {

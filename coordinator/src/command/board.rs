@@ -81,13 +81,21 @@ pub(super) async fn cancel(
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+What a requester is owed waits on the contract as its credit. A coordinator's earnings are paid out by
+the coordinator itself, which alone may use its key: --publisher asks the one at COORDINATOR_API for
+it, and COORDINATOR_WITHDRAW_TO of that coordinator says who is paid.
+
 Examples:
   coordinator withdraw
+  coordinator withdraw --publisher
   coordinator withdraw --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
 pub(super) struct Withdraw {
     /// Who gets it; the signer itself when nobody is named
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     to: Option<Address>,
+    /// Pay out the earnings of the coordinator at COORDINATOR_API
+    #[arg(long, conflicts_with = "to")]
+    pub(super) publisher: bool,
 }
 
 pub(super) fn address(text: &str) -> Result<Address, String> {

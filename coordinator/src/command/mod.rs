@@ -6,6 +6,7 @@ mod cid;
 mod content;
 mod demo;
 mod deploy;
+mod earnings;
 mod error;
 mod logs;
 mod output;
@@ -93,8 +94,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Ask to cancel a task
     Cancel(board::Cancel),
-    /// Pay the client's credit on the contract out
+    /// Pay out a credit on the contract: the client's, or a running coordinator's earnings
     Withdraw(board::Withdraw),
+    /// Show what a running coordinator has earned
+    Earnings(earnings::Arguments),
     /// Print the CID that a file gets when it is added
     Cid(cid::Arguments),
     /// Print tasks of a running coordinator as they change
@@ -142,6 +145,7 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
     match &command {
         Command::Serve => needs.serves = true,
         Command::Deploy(_) => (needs.endpoint, needs.client_key) = (true, true),
+        Command::Withdraw(arguments) if arguments.publisher => {}
         Command::Submit(_) | Command::Cancel(_) | Command::Withdraw(_) => {
             (needs.endpoint, needs.contract, needs.client_key) = (true, true, true);
         }
@@ -153,6 +157,7 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
         | Command::Status(_)
         | Command::Logs(_)
         | Command::Cid(_)
+        | Command::Earnings(_)
         | Command::Watch(_)
         | Command::Chain(_) => {}
     }
@@ -176,7 +181,11 @@ async fn dispatch(invocation: Invocation, output: Output) -> Result<(), Error> {
         Command::Result(arguments) => result::result(&config, &arguments, output).await,
         Command::Verify(arguments) => verify::verify(&config, &arguments, output).await,
         Command::Cancel(arguments) => board::cancel(&config, &arguments, output).await,
+        Command::Withdraw(arguments) if arguments.publisher => {
+            earnings::withdraw(&config, output).await
+        }
         Command::Withdraw(arguments) => board::withdraw(&config, &arguments, output).await,
+        Command::Earnings(arguments) => earnings::earnings(&config, &arguments, output).await,
         Command::Cid(arguments) => cid::cid(&arguments, output),
         Command::Watch(arguments) => watch::watch(&config, &arguments, output).await,
         Command::Chain(arguments) => chain::chain(&config, &arguments, output).await,

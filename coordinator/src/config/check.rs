@@ -232,6 +232,12 @@ impl Checker<'_> {
             max_fee_wei_per_gas: self.positive("max_fee_wei_per_gas"),
             tip_wei_per_gas: self.number("tip_wei_per_gas"),
             resubmit_after: self.span("resubmit_after"),
+            rights_grace: self.span("rights_grace"),
+            withdraw_to: self.optional(
+                "withdraw_to",
+                "an address: 0x and 40 hex digits, not all of them 0",
+                |text| text.parse().ok().filter(|address: &task::Address| address.0 != [0; 20]),
+            ),
         }
     }
 

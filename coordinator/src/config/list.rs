@@ -237,6 +237,20 @@ pub static SETTINGS: &[Setting] = &[
         Text("30s"),
         "how long a transaction may wait before it is sent again with a higher fee",
     ),
+    open(
+        CHAIN,
+        "rights_grace",
+        "TIME",
+        Text("1h"),
+        "how long results wait when the owner has withdrawn the right to publish them",
+    ),
+    open(
+        CHAIN,
+        "withdraw_to",
+        "ADDRESS",
+        Unset("the publisher's own address"),
+        "who is paid when the publisher's earnings are withdrawn",
+    ),
     // ---- work
     open(
         WORK,

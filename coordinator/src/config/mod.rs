@@ -159,6 +159,10 @@ pub struct Chain {
     pub tip_wei_per_gas: u128,
     /// How long a transaction waits before it is sent again.
     pub resubmit_after: Duration,
+    /// How long results wait for a right to publish that was withdrawn.
+    pub rights_grace: Duration,
+    /// Who is paid when earnings are withdrawn; none for the publisher itself.
+    pub withdraw_to: Option<Address>,
 }
 
 impl Chain {

@@ -49,6 +49,11 @@ impl Worker {
                     }
                     if let Some(refused) = self.over_run_time(&task).await? {
                         self.finish(task, &Answered::rejected(refused)).await?
+                    } else if self.is_unwanted(&task).await {
+                        let message = "the contract takes no result for it at the newest block: it waits for what \
+                                       becomes of that block"
+                            .to_owned();
+                        self.hold(task, "not_wanted_at_head", message).await?
                     } else {
                         let attempt = task.task.attempts + 1;
                         self.save(task, &Event::Started { attempt }).await?
@@ -230,6 +235,14 @@ impl Worker {
         let Ok(request) = &task.task.submission.request else { return Ok(None) };
         let earlier = self.use_before(&self.dated(task).await?).await?;
         Ok(admission::has_run_time(&self.shared.options.terms, request, earlier).err())
+    }
+
+    /// Whether a kept task was closed, or cancelled until now, in a block that is not final yet. That may be taken back,
+    /// so it is no verdict; but a result would only be read from a transaction that fails.
+    async fn is_unwanted(&self, task: &Versioned) -> bool {
+        let identity = &task.task.identity;
+        identity.task_id.is_kept()
+            && self.shared.prices.takes_result(identity, store::now_ms()).await == Some(false)
     }
 
     /// Starts or finds the job of this attempt and follows it; `None` when the worker was stopped.

@@ -63,7 +63,7 @@ impl Store {
     /// The oldest events that nobody has applied, at most `limit`.
     pub async fn pending_events(&self, limit: u32) -> Result<Vec<EventRow>, Error> {
         let rows = sqlx::query(
-            "select seq, task, body from events where applied = 0 order by seq limit ?",
+            "select seq, task, body from events where applied = 0 order by seq limit ? + 0",
         )
         .bind(limit)
         .fetch_all(&self.reader)

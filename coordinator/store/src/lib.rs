@@ -14,6 +14,7 @@ mod outbox;
 mod result;
 mod task_row;
 mod violation;
+mod withdrawal;
 
 pub use chain::{Board, ChainRow, RingBlock, Sighting, SightingKind};
 pub use claim::Claim;
@@ -24,6 +25,7 @@ pub use outbox::{Account, Attempt, Mined, Outgoing, OutgoingState, Pending};
 pub use result::{Publication, ResultRow};
 pub use task_row::{Filter, Inserted, Queue, Use, Versioned, Waiting};
 pub use violation::Violation;
+pub use withdrawal::{Earnings, Withdrawal};
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

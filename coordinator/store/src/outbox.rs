@@ -198,10 +198,7 @@ impl Writer {
     ) -> Result<(), Error> {
         let (state, nonce) = (&standing.state, standing.state.nonce());
         let place = state.place();
-        let reason = match state {
-            State::Refused { reason, .. } | State::GivenUp { reason, .. } => Some(reason),
-            _ => None,
-        };
+        let reason = state.reason();
         sqlx::query(
             "update publications set state = ?1, nonce = ?2, sender = case when ?2 is null then null
              else coalesce(?3, sender) end, tries = ?4, code = ?5, message = ?6, place_transaction = ?7,
@@ -450,7 +447,7 @@ async fn queued(
 ) -> Result<Vec<Pending>, Error> {
     let rows = sqlx::query(
         "select p.*, t.payload from publications p join tasks t on t.local_id = p.task
-         where p.state = 'queued' and p.chain_id = ? and p.contract = ? order by p.queued_at_ms, p.task limit ?",
+         where p.state = 'queued' and p.chain_id = ? and p.contract = ? order by p.queued_at_ms, p.task limit ? + 0",
     )
     .bind(signed(board.chain_id))
     .bind(board.contract.to_string())
@@ -535,7 +532,7 @@ fn pending(row: &SqliteRow) -> Result<Pending, Error> {
 }
 
 /// The state that a publication's row says, with its data.
-fn standing_state(row: &SqliteRow, state: &str) -> Result<State, Error> {
+pub(crate) fn standing_state(row: &SqliteRow, state: &str) -> Result<State, Error> {
     let read = || -> Result<_, sqlx::Error> {
         Ok((
             row.try_get::<Option<i64>, _>("nonce")?,

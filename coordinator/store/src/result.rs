@@ -123,7 +123,7 @@ impl Writer {
 pub(crate) const SETTLED: &str =
     "select local_id from tasks indexed by tasks_settled where rests = 1 and state in ('final', 'cancelled')
      and seen_at_ms < ?
-     order by seen_at_ms, local_id limit ?";
+     order by seen_at_ms, local_id limit ? + 0";
 /// A result that waits for a transaction and is no rejection.
 pub(crate) const RESULTS_QUEUED: &str =
     "select 1 from publications where state = 'queued' and chain_id = ?
@@ -165,9 +165,11 @@ impl Writer {
         let old = "select o.chain_id, o.sender, o.nonce from outbox o where o.state in ('final', 'taken') and o.created_at_ms < ?1
                    and not exists (select 1 from publications p where p.chain_id = o.chain_id
                    and p.sender = o.sender and p.nonce = o.nonce)
+                   and not exists (select 1 from withdrawals w where w.chain_id = o.chain_id
+                   and w.sender = o.sender and w.nonce = o.nonce and w.state not in ('final', 'given_up'))
                    and coalesce(o.mined_number, -1) < coalesce((select min(b.number) from blocks b
                    where b.chain_id = o.chain_id and b.contract = o.contract), 9223372036854775807)
-                   order by o.nonce limit ?2";
+                   order by o.nonce limit ?2 + 0";
         let floor = format!(
             "insert into accounts (chain_id, sender, floor) select chain_id, sender, max(nonce) + 1 from ({old})
              where true group by chain_id, sender

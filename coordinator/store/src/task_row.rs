@@ -374,28 +374,28 @@ pub struct Use {
 }
 
 /// `?1` state, `?2` the flow before the first, `?3` flows, `?4` and `?5` from when to when due, `?6` tasks of a flow. A
-/// task whose block is not known waits for that first.
+/// task whose block is not known waits for that first. Left to itself SQLite reads all that is due once for each flow.
 pub(crate) const WAITING: &str = "with recursive f (flow) as (
      select min(flow) from tasks where rests = 0 and state = ?1 and flow > ?2
      union all
      select (select min(n.flow) from tasks n where n.rests = 0 and n.state = ?1 and n.flow > f.flow)
-     from f where f.flow is not null limit ?3)
+     from f where f.flow is not null limit ?3 + 0)
    select t.local_id, t.flow, t.weight, t.due_at_ms from f cross join tasks t where t.local_id in
-     (select local_id from tasks x where x.rests = 0 and x.state = ?1 and x.flow = f.flow
+     (select local_id from tasks x indexed by tasks_flow where x.rests = 0 and x.state = ?1 and x.flow = f.flow
       and x.due_at_ms between ?4 and ?5
       and (x.included_hash is not null or ?1 not in ('requested', 'fetching'))
-      order by x.due_at_ms, x.local_id limit ?6)
+      order by x.due_at_ms, x.local_id limit ?6 + 0)
    order by t.due_at_ms, t.local_id";
 
 pub(crate) const USE_BEFORE: &str = "select count(*), coalesce(sum(ran_ms), 0) from (select ran_ms from tasks
      where requester = ?1 and weight = 0 and submitted_at_ms > ?2 and submitted_at_ms <= ?3 and local_id < ?4
-     order by submitted_at_ms desc limit ?5)";
+     order by submitted_at_ms desc limit ?5 + 0)";
 
 /// The query of a page: each filter that is there has an index that it uses.
 pub(crate) fn page(filter: &Filter) -> String {
     let id = filter.task_id.map_or("", |_| "task_id = ? and ");
     let state = filter.state.as_ref().map_or("", |_| "state = ? and ");
-    format!("select * from tasks where {id}{state}local_id < ? order by local_id desc limit ?")
+    format!("select * from tasks where {id}{state}local_id < ? order by local_id desc limit ? + 0")
 }
 
 /// A number as SQLite keeps it; chain numbers stay far below its limit.

@@ -48,6 +48,7 @@ impl Served {
             work: work(folder.path()).await,
             alarms: chain::Alarms::default(),
             health: Health::default(),
+            prices: coordinator::price::Prices::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let root = format!("http://{}", listener.local_addr().unwrap());

@@ -6,6 +6,7 @@ mod binding;
 mod client;
 mod crash;
 mod daemon;
+mod earnings;
 mod fair;
 mod fault;
 mod hostile;

@@ -179,3 +179,34 @@ async fn v2_what_was_submitted_over_hours_is_not_over_the_quota_when_it_is_read_
     }
     stop(daemon).await;
 }
+
+#[tokio::test]
+async fn t2_a_kept_task_that_is_closed_at_the_head_is_not_run() {
+    const CONFIRMATIONS: u64 = 12;
+    let scene = stage().await;
+    let fee = U256::from(5);
+    let submission = Submission { fee, ..scene.wasm("fib.wasm", None).unwrap() };
+    let id = scene.submit_one(&submission).await.unwrap();
+    let tag = scene.tag(id).await.unwrap();
+    scene.anvil().mine(CONFIRMATIONS).await;
+    // Closed in blocks that are not deep enough to be read as events.
+    scene.mined(scene.cancel(id).await.unwrap()).await.unwrap();
+    scene.anvil().rpc("evm_increaseTime", serde_json::json!([3_700])).await;
+    scene.anvil().mine(1).await;
+    let expire = scene.board().expire(id.get(), tag.0).from(scene.client()).send().await.unwrap();
+    scene.mined(*expire.tx_hash()).await.unwrap();
+    let confirmations = CONFIRMATIONS.to_string();
+    let daemon = scene.coordinator_with(&[("COORDINATOR_CONFIRMATIONS", &confirmations)]).unwrap();
+    harness::wait_for("the task to be held back", crate::stage::PATIENCE, async || {
+        let task = crate::stage::task(&scene, id).await?;
+        let text = task.to_string();
+        if text.contains("not_wanted_at_head") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    scene.anvil().mine(CONFIRMATIONS).await;
+    let task = reaches(&scene, id, "cancelled").await;
+    assert_eq!(task["attempts"], 0, "{task}");
+    assert_eq!(task["outcome"], serde_json::Value::Null, "{task}");
+    assert!(scene.result(id).await.unwrap().is_none());
+    stop(daemon).await;
+}

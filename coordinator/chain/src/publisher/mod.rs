@@ -4,6 +4,7 @@
 //! is always what is stored: a restart sends the same bytes again and signs nothing anew. A nonce's fate is read from
 //! the chain by every hash that was ever signed for it. What is ready goes out together, nothing waits to fill a batch.
 
+mod earnings;
 mod kept;
 mod observe;
 mod plan;
@@ -31,7 +32,8 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const FIRST_GLANCE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Some provider of several may be well again sooner than the one that failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How results are published.
 #[derive(Debug, Clone)]
@@ -127,10 +129,12 @@ struct Memory {
     outbids: BTreeSet<u64>,
     /// The tip, in wei, that a node was found to ask at least, and since when that is known.
     minimum: Option<(u128, Instant)>,
-    /// Kept tasks whose queued result the contract takes, as of the last look.
-    kept: BTreeSet<task::LocalId>,
+    /// Queued results of kept tasks, and what the contract said of them.
+    kept: kept::Kept,
     /// Domains whose right was found withdrawn.
     no_rights: BTreeMap<u16, rights::Wait>,
+    /// When the credit was last read.
+    earnings_read_at: Option<Instant>,
     /// When somebody else was last found to use the key.
     key_used_at: Option<Instant>,
     /// Until when nothing is sent because the account cannot pay, and the pause after that.
@@ -259,9 +263,10 @@ impl Publisher {
         let head = endpoint.head().await?;
         self.is_stopped = self.store.violation(&self.board).await?.is_some();
         Box::pin(self.check_rights()).await?;
-        let seen = Box::pin(self.observe(endpoint, &head)).await?;
+        let (seen, failed) = Box::pin(self.observe(endpoint, &head)).await?;
         let sent = self.send_ready(endpoint, &head).await?;
-        Ok(seen || sent)
+        self.read_earnings(&head).await?;
+        failed.map_or(Ok(seen || sent), Err)
     }
 }
 

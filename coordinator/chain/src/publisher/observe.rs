@@ -26,36 +26,54 @@ use crate::{
 const TAKEN_AFTER: Duration = Duration::from_secs(2);
 /// A node is asked about a nonce's count only when its transaction is not mined at once.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How many answers may be missing in one look at all nonces.
+const MOST_FAILURES: u32 = 4;
 
 impl Publisher {
-    /// Looks at every nonce that is not settled.
+    /// Looks at every nonce that is not settled. Answers whether anything happened, and what the endpoint failed with
+    /// at some of them: one answer that is missing holds up neither the other nonces nor what is to be sent.
     pub(super) async fn observe(
         &mut self,
         endpoint: &Endpoint,
         head: &Header,
-    ) -> Result<bool, Error> {
+    ) -> Result<(bool, Option<Error>), Error> {
         let unsettled = self.store.unsettled(&self.account).await?;
         metrics::gauge!("wasm_exec_chain_transactions_unsettled").set(unsettled.len() as f64);
         let Some(lowest) = unsettled.first().map(|outgoing| outgoing.nonce) else {
             self.alarms.clear(Alarm::FeeCapReached);
             self.alarms.clear(Alarm::TransactionRefused);
-            return Ok(false);
+            return Ok((false, None));
         };
         let new_head = self.memory.checked_at != Some(head.block().hash);
         let cursor = self.store.chain(&self.board).await?.map_or(0, |row| row.cursor.number);
         let final_number = self.final_number(endpoint, head, &unsettled).await?.min(cursor);
         let mut count = None;
         let mut progress = false;
+        let mut failed = None;
+        let mut failures = 0;
         for outgoing in &unsettled {
-            progress |= match outgoing.mined {
+            let began_at = Instant::now();
+            let checked = match outgoing.mined {
                 Some(mined) => {
-                    self.check_mined(endpoint, outgoing, &mined, new_head, final_number).await?
+                    self.check_mined(endpoint, outgoing, &mined, new_head, final_number).await
                 }
                 None => {
                     self.check_open(endpoint, outgoing, head, new_head, final_number, &mut count)
-                        .await?
+                        .await
                 }
             };
+            match checked {
+                Ok(happened) => progress |= happened,
+                Err(error) if error.is_endpoints() => {
+                    failures += 1;
+                    // An endpoint that is away, or that lets everybody wait, is not asked on.
+                    if failures == MOST_FAILURES || began_at.elapsed() > PATIENCE {
+                        return Err(error);
+                    }
+                    failed = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         if let Some(count) = count
             && count < lowest
@@ -63,8 +81,11 @@ impl Publisher {
         {
             progress |= self.close_gap(endpoint, head, count, lowest).await?;
         }
-        self.memory.checked_at = Some(head.block().hash);
-        Ok(progress)
+        // What was not seen is looked at again at this head.
+        if failed.is_none() {
+            self.memory.checked_at = Some(head.block().hash);
+        }
+        Ok((progress, failed))
     }
 
     /// The chain counts nonces as unused that are below the lowest one we follow: the block of one that was settled is
@@ -233,6 +254,7 @@ impl Publisher {
         for pending in writer.held_by(&self.account, nonce).await? {
             writer.advance(&self.account, &pending, &Event::Freed { nonce }, now_ms).await?;
         }
+        self.tell_withdrawals(&mut writer, nonce, &Event::Freed { nonce }).await?;
         writer.mark_nonce(&self.account, nonce, OutgoingState::Taken, None).await?;
         writer.commit().await?;
         self.first_nonce = self.first_nonce.max(count);
@@ -347,6 +369,7 @@ impl Publisher {
             };
             writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
+        self.record_withdrawals(&mut writer, &verdict, place).await?;
         let mined = Mined { transaction, block };
         writer
             .mark_nonce(&self.account, outgoing.nonce, OutgoingState::Mined, Some(&mined))
@@ -400,6 +423,7 @@ impl Publisher {
         for pending in writer.held_by(&self.account, outgoing.nonce).await? {
             writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
+        self.tell_withdrawals(&mut writer, outgoing.nonce, &event).await?;
         let state = OutgoingState::Final;
         writer.mark_nonce(&self.account, outgoing.nonce, state, Some(mined)).await?;
         writer.commit().await?;
@@ -421,6 +445,7 @@ impl Publisher {
         for pending in writer.held_by(&self.account, outgoing.nonce).await? {
             writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
+        self.tell_withdrawals(&mut writer, outgoing.nonce, &event).await?;
         writer.mark_nonce(&self.account, outgoing.nonce, OutgoingState::Open, None).await?;
         writer.commit().await?;
         self.wakes.notify_one();

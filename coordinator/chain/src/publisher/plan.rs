@@ -1,14 +1,17 @@
-//! Pure: which publications go into one transaction, and what that transaction is.
+//! Pure: which publications go into one transaction, or which withdrawal is one, and what that transaction is.
 
 use alloy::{
     primitives::{B256, U256, hex},
     sol_types::SolCall,
 };
-use store::Pending;
+use store::{Pending, Withdrawal};
 use task::BlockRef;
 use task_board::{Answer, DigestBatch, DigestRecord, Status, TaskBoard, abi::ITaskBoard, gas};
 
-use crate::{block::b256, submission::tag};
+use crate::{
+    block::{alloy_address, b256},
+    submission::tag,
+};
 
 /// Bounds of one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +27,10 @@ pub(super) struct Bounds {
 /// One transaction before it has a nonce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// What is published, ids ascending; none for a transfer of nothing that only uses a nonce up.
+    /// What is published, ids ascending; none for a withdrawal, and for a transfer of nothing that only uses a nonce up.
     pub(super) items: Vec<Pending>,
+    /// What is withdrawn.
+    pub(super) withdrawal: Option<Withdrawal>,
     /// The call.
     pub(super) call: Vec<u8>,
     pub(super) gas_limit: u64,
@@ -33,6 +38,8 @@ pub(super) struct Plan {
 
 /// A transfer of nothing to oneself.
 const TRANSFER_GAS: u64 = 21_000;
+/// A withdrawal, with room for a recipient that is a contract.
+const WITHDRAWAL_GAS: u64 = 100_000;
 
 impl Plan {
     /// Takes the longest run of the queue's front that one transaction can hold: either documents or digests, inside
@@ -92,7 +99,14 @@ impl Plan {
             }
         };
         let gas_limit = gas_limit(&items);
-        Self { items, call, gas_limit }
+        Self { items, withdrawal: None, call, gas_limit }
+    }
+
+    /// The transaction of a withdrawal.
+    pub(super) fn of_withdrawal(withdrawal: Withdrawal) -> Self {
+        let call = TaskBoard::withdrawCall { to: alloy_address(withdrawal.recipient) }.abi_encode();
+        let gas_limit = with_more(WITHDRAWAL_GAS, withdrawal.tries);
+        Self { items: Vec::new(), withdrawal: Some(withdrawal), call, gas_limit }
     }
 
     /// The call as the outbox keeps it.
@@ -163,7 +177,17 @@ fn gas_limit(items: &[Pending]) -> u64 {
         (several, false) => gas::publish_digests(several),
     };
     let tries = items.iter().map(|pending| pending.standing.tries).max().unwrap_or_default();
+    with_more(limit, tries)
+}
+
+/// More gas after each try that was without effect.
+fn with_more(limit: u64, tries: u32) -> u64 {
     limit.saturating_add(limit / 2 * u64::from(tries.min(8)))
+}
+
+/// Whether a call, as the outbox keeps it, is a withdrawal.
+pub(super) fn is_withdrawal(call: &str) -> bool {
+    call.starts_with(&hex::encode_prefixed(TaskBoard::withdrawCall::SELECTOR))
 }
 
 #[cfg(test)]
@@ -243,6 +267,23 @@ mod tests {
         assert_eq!(ids(&plan), [1]);
         let once = Plan::of_queue(&[pending(1, None)], &ANCHOR, &BOUNDS).unwrap();
         assert!(plan.gas_limit > once.gas_limit);
+    }
+
+    #[test]
+    fn a_withdrawal_is_a_transaction_of_its_own() {
+        let withdrawal = Withdrawal {
+            id: 1,
+            recipient: task::Hex([9; 20]),
+            amount_wei: None,
+            requested_at_ms: 0,
+            tries: 2,
+            state: task::publication::State::Queued,
+        };
+        let plan = Plan::of_withdrawal(withdrawal);
+        assert!(is_withdrawal(&plan.call_text()) && plan.items.is_empty());
+        assert!(plan.call.ends_with(&[9; 20]));
+        assert_eq!(plan.gas_limit, 200_000);
+        assert!(!is_withdrawal("0x"));
     }
 
     #[test]

@@ -15,14 +15,19 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// How often the two are compared until they count as different: a new branch may come in between.
-const LOOKS: u32 = 3;
+/// How often the two are compared until they count as different: a new branch may come in between, and the nodes
+/// behind one address need not be on the same one.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_millis(200);
 
 impl Publisher {
     /// Calls `publish` with the head's parent and a hash that is none: the contract's answer names the hash that it sees.
     pub(super) async fn probe_anchors(&self, endpoint: &Endpoint) -> Result<(), Error> {
         let mut differs = None;
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
             let head = endpoint.head().await?.block();
             let Some(number) = head.number.checked_sub(1) else { return Ok(()) };
             let call = TaskBoard::publishCall {
@@ -35,8 +40,9 @@ impl Publisher {
                 "from": self.account.sender.to_string(), "to": self.options.contract.to_string(),
                 "data": hex::encode_prefixed(call.abi_encode()),
             });
+            // As of the head that was told: a node that does not reach it would see no hash, and says so instead.
             let answer: Result<Bytes, Error> =
-                endpoint.call("eth_call", &(call, At::Latest.text())).await;
+                endpoint.call("eth_call", &(call, At::Number(head.number).text())).await;
             let seen = match answer {
                 Err(Error::Rpc { data: Some(data), .. }) => {
                     TaskBoard::WrongAnchor::abi_decode(&data).ok().map(|error| error.actual)

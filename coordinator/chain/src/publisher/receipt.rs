@@ -7,6 +7,7 @@ use serde_json::json;
 use store::{Account, Outgoing, Publication};
 use task_board::TaskBoard;
 
+use super::plan::is_withdrawal;
 use crate::{
     Error,
     block::{Log, TransactionReceipt, quantity},
@@ -25,6 +26,8 @@ const ANCHOR_BLOCKS: u64 = 256;
 pub(super) struct Verdict {
     /// What stands on chain now.
     pub(super) published: Vec<Published>,
+    /// What was paid out of our credit, in wei.
+    pub(super) withdrawn: Option<u128>,
     skipped: BTreeMap<u64, Reason>,
     failed: Option<Reason>,
 }
@@ -54,6 +57,8 @@ impl Verdict {
         for log in receipt.logs.iter().filter(|log| log.address.0 == outgoing.contract.0) {
             if let Some(published) = Published::read(log) {
                 verdict.published.push(published);
+            } else if let Some(amount) = withdrawn(log, account) {
+                verdict.withdrawn = Some(amount);
             } else if let Some((id, reason)) = skipped(log) {
                 verdict.skipped.insert(id, reason);
             }
@@ -73,7 +78,15 @@ impl Verdict {
 
     /// What becomes of an item that was not published.
     pub(super) fn refusal(&self, id: u64, tries: u32) -> Refusal {
-        let reason = self.skipped.get(&id).or(self.failed.as_ref()).cloned();
+        Self::why_not(self.skipped.get(&id).or(self.failed.as_ref()).cloned(), tries)
+    }
+
+    /// What becomes of a withdrawal that was not paid.
+    pub(super) fn unpaid(&self, tries: u32) -> Refusal {
+        Self::why_not(self.failed.clone(), tries)
+    }
+
+    fn why_not(reason: Option<Reason>, tries: u32) -> Refusal {
         // The transaction that was mined is an older one, from before this item came to its nonce.
         let Some(reason) = reason else {
             let message = "the mined transaction does not hold it".to_owned();
@@ -83,7 +96,10 @@ impl Verdict {
         let (again, counts) = match reason.code {
             // The owner may give the right back: the publisher waits for that before it signs again.
             "wrong_anchor" | "anchor_before_task" | "not_coordinator" => (true, false),
-            "not_enough_gas" | "out_of_gas" | "reverted" => (tries < MOST_TRIES, true),
+            // A recipient that is a contract may need more gas than it was left.
+            "not_enough_gas" | "out_of_gas" | "reverted" | "transfer_failed" => {
+                (tries < MOST_TRIES, true)
+            }
             // One bad item must not hold up a transaction that has others.
             _ => (false, false),
         };
@@ -95,6 +111,11 @@ impl Verdict {
 pub(super) fn is_of(published: &Published, publication: &Publication) -> bool {
     published.belongs_to(&publication.identity, publication.included.number)
         && published.digest.to_string() == publication.digest
+}
+
+fn withdrawn(log: &Log, account: &Account) -> Option<u128> {
+    let event = TaskBoard::Withdrawn::decode_raw_log(log.topics.iter().copied(), &log.data).ok()?;
+    (event.account.0 == account.sender.0).then(|| event.amount.saturating_to())
 }
 
 fn skipped(log: &Log) -> Option<(u64, Reason)> {
@@ -113,8 +134,10 @@ async fn why(
     let is_known = anchor.number < mined && mined - anchor.number <= ANCHOR_BLOCKS;
     let is_newest =
         outgoing.attempts.last().is_some_and(|newest| newest.hash == receipt.transaction());
+    let asks_for_none = is_withdrawal(&outgoing.call);
     // An older attempt had an older anchor, which the outbox has replaced because it was no good.
-    if !is_newest || !is_known || endpoint.has(&anchor).await? == Some(false) {
+    if !is_newest || (!asks_for_none && (!is_known || endpoint.has(&anchor).await? == Some(false)))
+    {
         let message = format!("block {} is not a recent one of this chain", anchor.number);
         return Ok(Reason { code: "wrong_anchor", message });
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use alloy::primitives::U256;
-use store::{Attempt, Outgoing, OutgoingState, Pending, Writer};
+use store::{Attempt, Outgoing, OutgoingState, Pending, Withdrawal, Writer};
 use task::{
     BlockRef, Event as TaskEvent,
     publication::{Event, State},
@@ -39,7 +39,11 @@ impl Publisher {
     ) -> Result<bool, Error> {
         let queued = self.store.queued_count(&self.board).await?;
         metrics::gauge!("wasm_exec_chain_publications_queued").set(queued as f64);
-        if queued == 0 || self.is_unfunded() || self.is_stopped {
+        if self.is_unfunded() || self.is_stopped {
+            return Ok(false);
+        }
+        let contract = &self.board.contract;
+        if queued == 0 && self.store.queued_withdrawal(&self.account, contract).await?.is_none() {
             return Ok(false);
         }
         let Some(anchor) = self.anchor(endpoint, head).await? else { return Ok(false) };
@@ -126,18 +130,26 @@ impl Publisher {
             matches!(pending.standing.state, State::Sent { .. })
                 && pending.publication.included.number <= anchor.number
         });
-        let plan = if wanted.is_empty() {
-            self.plan_of_queue(&mut writer, anchor).await?
-        } else if writer.violation(&self.board).await?.is_some() {
+        let mut withdrawals = writer.withdrawals_held_by(&self.account, outgoing.nonce).await?;
+        withdrawals.retain(Withdrawal::is_waiting);
+        let plan = if writer.violation(&self.board).await?.is_some() {
             None
-        } else {
+        } else if !wanted.is_empty() {
             Plan::of_queue(&wanted, anchor, &self.bounds())
+        } else if let Some(withdrawal) = withdrawals.first() {
+            Some(Plan::of_withdrawal(withdrawal.clone()))
+        } else {
+            self.plan_of_queue(&mut writer, anchor).await?
         };
         let Some(plan) = plan else { return Ok(None) };
+        let freed = Event::Freed { nonce: outgoing.nonce };
+        for withdrawal in withdrawals.iter().filter(|held| plan.withdrawal.as_ref() != Some(*held))
+        {
+            writer.advance_withdrawal(withdrawal, &freed, None).await?;
+        }
         // What does not fit beside the first, because it came back to this nonce later, waits for another one.
         for pending in wanted.iter().filter(|held| !plan.items.contains(held)) {
-            let event = Event::Freed { nonce: outgoing.nonce };
-            writer.advance(&self.account, pending, &event, store::now_ms()).await?;
+            writer.advance(&self.account, pending, &freed, store::now_ms()).await?;
         }
         let replaced = self.sign(&mut writer, outgoing.nonce, &plan, anchor, fees).await?;
         writer.commit().await?;
@@ -175,6 +187,11 @@ impl Publisher {
         if writer.violation(&self.board).await?.is_some() {
             return Ok(None);
         }
+        // There is at most one for each recipient: results do not wait long behind them.
+        let contract = &self.board.contract;
+        if let Some(withdrawal) = writer.queued_withdrawal(&self.account, contract).await? {
+            return Ok(Some(Plan::of_withdrawal(withdrawal)));
+        }
         let limit = u32::try_from(self.options.max_batch.saturating_mul(4)).unwrap_or(u32::MAX);
         let mut queue = writer.queued(&self.board, limit).await?;
         queue.retain(|pending| self.may_go(pending));
@@ -190,7 +207,7 @@ impl Publisher {
         fees: Fees,
     ) -> Result<Outgoing, Error> {
         let now_ms = store::now_ms();
-        let to = match plan.items.is_empty() {
+        let to = match plan.call.is_empty() {
             true => self.account.sender,
             false => self.board.contract,
         };
@@ -227,7 +244,11 @@ impl Publisher {
             let event = TaskEvent::Sent { transaction: hash, nonce };
             writer.append(publication.task, &event, now_ms).await?;
         }
-        metrics::histogram!("wasm_exec_chain_batch_items").record(plan.items.len() as f64);
+        if let Some(withdrawal) = &plan.withdrawal {
+            writer.advance_withdrawal(withdrawal, &Event::Signed { nonce }, None).await?;
+        } else {
+            metrics::histogram!("wasm_exec_chain_batch_items").record(plan.items.len() as f64);
+        }
         Ok(outgoing)
     }
 
@@ -319,7 +340,7 @@ impl Publisher {
     fn may_go(&self, pending: &Pending) -> bool {
         let id = pending.publication.identity.task_id;
         !self.memory.no_rights.contains_key(&id.domain())
-            && (!id.is_kept() || self.memory.kept.contains(&pending.publication.task))
+            && (!id.is_kept() || self.memory.kept.takes(pending.publication.task))
     }
 
     /// The newest block that every task which can be published descends to: the watcher's cursor, or the head when

@@ -6,6 +6,21 @@ use serde_json::json;
 
 use crate::stage::{PATIENCE, Stage, catch_up, client, key, request};
 
+/// How often an endpoint is asked that fails at once.
+const TRIES: usize = 3;
+
+#[tokio::test]
+async fn a_call_that_gets_lost_now_and_then_is_made_again_at_once() {
+    let stage = Stage::start().await;
+    let proxy = Proxy::start(&stage.anvil.url()).await;
+    let mut watcher =
+        stage.watcher_with(client(&proxy.url()).await, stage.watching()).await.unwrap();
+    stage.submit(1).await;
+    proxy.misbehave("eth_getBlockByNumber", Misbehaviour::DropReply, 1);
+    proxy.misbehave("eth_getLogs", Misbehaviour::DropCall, TRIES - 1);
+    assert_eq!(watcher.poll().await.unwrap().events, 1);
+}
+
 #[tokio::test]
 async fn calls_fall_over_to_the_next_endpoint_and_back() {
     let stage = Stage::start().await;
@@ -14,14 +29,14 @@ async fn calls_fall_over_to_the_next_endpoint_and_back() {
     let mut watcher = stage.watcher_with(client(&urls).await, stage.watching()).await.unwrap();
     stage.submit(1).await;
     let before = proxy.count("eth_getLogs");
-    proxy.misbehave("eth_getLogs", Misbehaviour::DropCall, 1);
+    proxy.misbehave("eth_getLogs", Misbehaviour::DropCall, TRIES);
     assert_eq!(watcher.poll().await.unwrap_err().code(), "unreachable");
     catch_up(&mut watcher, stage.anvil.block_number().await).await;
-    assert_eq!((stage.tasks().await, proxy.count("eth_getLogs")), (1, before + 1));
+    assert_eq!((stage.tasks().await, proxy.count("eth_getLogs")), (1, before + TRIES));
     wait_for("the first endpoint to be asked again", PATIENCE, async || {
         stage.submit(1).await;
         catch_up(&mut watcher, stage.anvil.block_number().await).await;
-        match proxy.count("eth_getLogs") == before + 1 {
+        match proxy.count("eth_getLogs") == before + TRIES {
             true => Err("it was not".to_owned()),
             false => Ok(()),
         }
@@ -37,7 +52,7 @@ async fn e08_another_chain_is_refused_and_the_cursor_stays() {
     let urls = format!("{},{}", proxy.url(), other.url());
     let mut watcher = stage.watcher_with(client(&urls).await, stage.watching()).await.unwrap();
     let cursor = watcher.cursor();
-    proxy.misbehave("eth_getBlockByNumber", Misbehaviour::DropCall, 1);
+    proxy.misbehave("eth_getBlockByNumber", Misbehaviour::DropCall, TRIES);
     stage.submit(1).await;
     assert_eq!(watcher.poll().await.unwrap_err().code(), "unreachable");
     let error = watcher.poll().await.unwrap_err();
@@ -71,14 +86,14 @@ async fn an_endpoint_that_is_silent_is_given_up_in_time() {
     let endpoints =
         Endpoints::parse(&proxy.url().replace("http://", "http://user:secret@")).unwrap();
     let options = ClientOptions { request_timeout: Duration::from_millis(200) };
-    proxy.misbehave("eth_chainId", Misbehaviour::Delay(Duration::from_secs(30)), 1);
+    proxy.misbehave("eth_chainId", Misbehaviour::Delay(Duration::from_secs(30)), TRIES);
     let began = std::time::Instant::now();
     let error = Client::connect(&endpoints, options).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!((error.code(), error.retry()), ("unreachable", true));
     assert!(!format!("{error} {error:?}").contains("secret"));
     let client = Client::connect(&endpoints, options).await.unwrap();
-    proxy.misbehave("eth_getBalance", Misbehaviour::Answer(json!({"not": "a number"})), 1);
+    proxy.misbehave("eth_getBalance", Misbehaviour::Answer(json!({"not": "a number"})), TRIES);
     let error = client.balance(stage.contract).await.unwrap_err();
     assert_eq!(error.code(), "unreadable_answer");
     assert!(!format!("{client:?} {error:?}").contains("secret"));

@@ -9,6 +9,7 @@
 
 mod binding;
 mod board;
+mod earnings;
 mod endpoint;
 mod finality;
 mod hostile;

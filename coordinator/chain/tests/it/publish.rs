@@ -206,6 +206,8 @@ async fn answer_elsewhere(stage: &Stage, id: task::TaskId) {
 
 /// Whether the key may answer the domain, and how many engines there are.
 const CALLS_BEFORE_THE_PROBE: usize = 2;
+/// How often the probe looks.
+const LOOKS: usize = 5;
 
 #[tokio::test]
 async fn t6_a_chain_whose_contracts_see_other_blocks_than_its_nodes_tell_is_refused() {
@@ -228,7 +230,7 @@ async fn t6_a_chain_whose_contracts_see_other_blocks_than_its_nodes_tell_is_refu
     stage.publisher().await;
     let options = publisher::Options { domains: [0].into(), ..stage.publishing() };
     proxy.misbehave("eth_call", Misbehaviour::Delay(Duration::ZERO), CALLS_BEFORE_THE_PROBE);
-    proxy.misbehave("eth_call", Misbehaviour::Body(body.to_string()), 3);
+    proxy.misbehave("eth_call", Misbehaviour::Body(body.to_string()), LOOKS);
     let refused = stage.publisher_with(through, options).await.unwrap_err();
     assert_eq!(refused.code(), "anchors_differ");
     stage.publisher().await;

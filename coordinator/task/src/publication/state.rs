@@ -90,6 +90,15 @@ impl State {
         }
     }
 
+    /// Why it is not taken.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Refused { reason, .. } | Self::GivenUp { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Where its transaction stands, once that is known.
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
