@@ -458,7 +458,6 @@ impl Pipeline {
         } else if !behind.is_empty() {
             waiting = self.look(way, "", places).await?;
         }
-        waiting.sort_by_key(|task| (task.due_at_ms, task.id));
         Ok(waiting)
     }
 

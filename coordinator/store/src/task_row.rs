@@ -277,28 +277,27 @@ impl Store {
     pub async fn waiting(&self, queue: &Queue<'_>) -> Result<Vec<Waiting>, Error> {
         let mut waiting = Vec::new();
         for state in queue.states {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(WAITING))
+            let row = sqlx::query(sqlx::AssertSqlSafe(WAITING))
                 .bind(*state)
                 .bind(queue.behind)
                 .bind(queue.flows)
                 .bind(if queue.again == Some(true) { 1 } else { i64::MIN })
                 .bind(if queue.again == Some(false) { 0 } else { queue.now_ms })
                 .bind(queue.each)
-                .fetch_all(&self.reader)
+                .fetch_one(&self.reader)
                 .await
                 .map_err(Error::doing("looking for due tasks"))?;
-            for row in rows {
-                let read = || -> Result<_, sqlx::Error> {
-                    Ok(Waiting {
-                        id: LocalId(row.try_get(0)?),
-                        flow: row.try_get(1)?,
-                        weight: row.try_get(2)?,
-                        due_at_ms: row.try_get(3)?,
-                    })
-                };
-                waiting.push(read().map_err(Error::doing("looking for due tasks"))?);
-            }
+            let list: String = row.try_get(0).map_err(Error::doing("looking for due tasks"))?;
+            let list: Vec<(i64, String, u32, i64)> = serde_json::from_str(&list)
+                .map_err(|error| Error::row("the tasks that are due", error))?;
+            waiting.extend(list.into_iter().map(|(id, flow, weight, due_at_ms)| Waiting {
+                id: LocalId(id),
+                flow,
+                weight,
+                due_at_ms,
+            }));
         }
+        waiting.sort_by_key(|task| (task.due_at_ms, task.id));
         Ok(waiting)
     }
 
@@ -374,18 +373,19 @@ pub struct Use {
 }
 
 /// `?1` state, `?2` the flow before the first, `?3` flows, `?4` and `?5` from when to when due, `?6` tasks of a flow. A
-/// task whose block is not known waits for that first. Left to itself SQLite reads all that is due once for each flow.
+/// task whose block is not known waits for that first. Left to itself SQLite reads all that is due once for each flow. All
+/// of it is one row: each row would be handed from the database's thread to ours on its own.
 pub(crate) const WAITING: &str = "with recursive f (flow) as (
      select min(flow) from tasks where rests = 0 and state = ?1 and flow > ?2
      union all
      select (select min(n.flow) from tasks n where n.rests = 0 and n.state = ?1 and n.flow > f.flow)
      from f where f.flow is not null limit ?3 + 0)
-   select t.local_id, t.flow, t.weight, t.due_at_ms from f cross join tasks t where t.local_id in
+   select coalesce(json_group_array(json_array(local_id, flow, weight, due_at_ms)), '[]') from
+   (select t.local_id, t.flow, t.weight, t.due_at_ms from f cross join tasks t where t.local_id in
      (select local_id from tasks x indexed by tasks_flow where x.rests = 0 and x.state = ?1 and x.flow = f.flow
       and x.due_at_ms between ?4 and ?5
       and (x.included_hash is not null or ?1 not in ('requested', 'fetching'))
-      order by x.due_at_ms, x.local_id limit ?6 + 0)
-   order by t.due_at_ms, t.local_id";
+      order by x.due_at_ms, x.local_id limit ?6 + 0))";
 
 pub(crate) const USE_BEFORE: &str = "select count(*), coalesce(sum(ran_ms), 0) from (select ran_ms from tasks
      where requester = ?1 and weight = 0 and submitted_at_ms > ?2 and submitted_at_ms <= ?3 and local_id < ?4
