@@ -392,11 +392,10 @@ impl Pipeline {
     /// Gives tasks with a due step to workers, as far as there are places.
     async fn dispatch(&mut self) -> Result<(), Error> {
         self.crowded = false;
-        for way in Way::ALL {
-            if way.needs().is_some_and(|part| self.shared.health.stops(part)) {
-                continue;
-            }
-            let mut waiting = self.waiting(way).await?;
+        let health = &self.shared.health;
+        let is_open = |way: &Way| way.needs().is_none_or(|part| !health.stops(part));
+        let ways: Vec<_> = Way::ALL.into_iter().filter(is_open).collect();
+        for (way, mut waiting) in self.waiting(&ways).await? {
             waiting.retain(|task| !self.busy.contains_key(&task.id));
             if way == Way::Short {
                 waiting.truncate(SHORT_STEPS);
@@ -445,24 +444,31 @@ impl Pipeline {
         }
     }
 
-    /// What waits for a lane's places, in the order of time.
-    async fn waiting(&mut self, way: Way) -> Result<Vec<Waiting>, Error> {
-        let places = self.shared.lanes().lane(way).map_or(SHORT_STEPS, |lane| lane.places());
-        let behind = self.behind.remove(&way).unwrap_or_default();
-        let mut waiting = self.look(way, &behind, places).await?;
-        let flows: HashSet<_> = waiting.iter().map(|task| task.flow.as_str()).collect();
-        if flows.len() >= FLOWS as usize {
-            if let Some(last) = flows.iter().max() {
-                self.behind.insert(way, (*last).to_owned());
+    /// What waits for the lanes' places, in the order of time.
+    async fn waiting(&mut self, ways: &[Way]) -> Result<Vec<(Way, Vec<Waiting>)>, Error> {
+        let behind: Vec<_> =
+            ways.iter().map(|way| self.behind.remove(way).unwrap_or_default()).collect();
+        let queues: Vec<_> =
+            ways.iter().zip(&behind).map(|(way, behind)| self.queue(*way, behind)).collect();
+        let mut found = self.shared.store.waiting(&queues).await?;
+        for ((way, behind), waiting) in ways.iter().zip(&behind).zip(&mut found) {
+            let flows: HashSet<_> = waiting.iter().map(|task| task.flow.as_str()).collect();
+            if flows.len() >= FLOWS as usize {
+                if let Some(last) = flows.iter().max() {
+                    self.behind.insert(*way, (*last).to_owned());
+                }
+            } else if !behind.is_empty() {
+                // The last flows were seen: it goes on with the first.
+                let first = self.shared.store.waiting(&[self.queue(*way, "")]).await?;
+                *waiting = first.into_iter().next().unwrap_or_default();
             }
-        } else if !behind.is_empty() {
-            waiting = self.look(way, "", places).await?;
         }
-        Ok(waiting)
+        Ok(ways.iter().copied().zip(found).collect())
     }
 
-    async fn look(&self, way: Way, behind: &str, places: usize) -> Result<Vec<Waiting>, Error> {
-        let queue = Queue {
+    fn queue<'a>(&self, way: Way, behind: &'a str) -> Queue<'a> {
+        let places = self.shared.lanes().lane(way).map_or(SHORT_STEPS, |lane| lane.places());
+        Queue {
             states: way.states(),
             again: way.again(),
             now_ms: store::now_ms(),
@@ -470,8 +476,7 @@ impl Pipeline {
             flows: FLOWS,
             // Those that have a worker stand in front.
             each: u32::try_from(places + SHORT_STEPS).unwrap_or(u32::MAX),
-        };
-        Ok(self.shared.store.waiting(&queue).await?)
+        }
     }
 
     async fn start(&mut self, id: LocalId, way: Way) -> Result<(), Error> {

@@ -272,32 +272,36 @@ impl Store {
         row.as_ref().map(decode).transpose()
     }
 
-    /// Tasks whose step is due: of each flow the first ones, by the time they were due and then by their order. The
-    /// queue is never read as a whole: an index has the first of each flow.
-    pub async fn waiting(&self, queue: &Queue<'_>) -> Result<Vec<Waiting>, Error> {
-        let mut waiting = Vec::new();
-        for state in queue.states {
-            let row = sqlx::query(sqlx::AssertSqlSafe(WAITING))
-                .bind(*state)
+    /// Tasks whose step is due, for each queue: of each flow the first ones, by the time they were due and then by their
+    /// order. No queue is read as a whole: an index has the first of each flow.
+    pub async fn waiting(&self, queues: &[Queue<'_>]) -> Result<Vec<Vec<Waiting>>, Error> {
+        let doing = "looking for due tasks";
+        let mut waiting: Vec<Vec<Waiting>> = vec![Vec::new(); queues.len()];
+        if queues.is_empty() {
+            return Ok(waiting);
+        }
+        let sql = waiting_sql(queues);
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for queue in queues {
+            query = query
                 .bind(queue.behind)
                 .bind(queue.flows)
                 .bind(if queue.again == Some(true) { 1 } else { i64::MIN })
                 .bind(if queue.again == Some(false) { 0 } else { queue.now_ms })
-                .bind(queue.each)
-                .fetch_one(&self.reader)
-                .await
-                .map_err(Error::doing("looking for due tasks"))?;
-            let list: String = row.try_get(0).map_err(Error::doing("looking for due tasks"))?;
-            let list: Vec<(i64, String, u32, i64)> = serde_json::from_str(&list)
-                .map_err(|error| Error::row("the tasks that are due", error))?;
-            waiting.extend(list.into_iter().map(|(id, flow, weight, due_at_ms)| Waiting {
-                id: LocalId(id),
-                flow,
-                weight,
-                due_at_ms,
-            }));
+                .bind(queue.each);
         }
-        waiting.sort_by_key(|task| (task.due_at_ms, task.id));
+        let row = query.fetch_one(&self.reader).await.map_err(Error::doing(doing))?;
+        let list: String = row.try_get(0).map_err(Error::doing(doing))?;
+        let list: Vec<(usize, i64, String, u32, i64)> = serde_json::from_str(&list)
+            .map_err(|error| Error::row("the tasks that are due", error))?;
+        for (queue, id, flow, weight, due_at_ms) in list {
+            if let Some(waiting) = waiting.get_mut(queue) {
+                waiting.push(Waiting { id: LocalId(id), flow, weight, due_at_ms });
+            }
+        }
+        for waiting in &mut waiting {
+            waiting.sort_by_key(|task| (task.due_at_ms, task.id));
+        }
         Ok(waiting)
     }
 
@@ -372,20 +376,44 @@ pub struct Use {
     pub ran_ms: i64,
 }
 
-/// `?1` state, `?2` the flow before the first, `?3` flows, `?4` and `?5` from when to when due, `?6` tasks of a flow. A
-/// task whose block is not known waits for that first. Left to itself SQLite reads all that is due once for each flow. All
-/// of it is one row: each row would be handed from the database's thread to ours on its own.
-pub(crate) const WAITING: &str = "with recursive f (flow) as (
-     select min(flow) from tasks where rests = 0 and state = ?1 and flow > ?2
-     union all
-     select (select min(n.flow) from tasks n where n.rests = 0 and n.state = ?1 and n.flow > f.flow)
-     from f where f.flow is not null limit ?3 + 0)
-   select coalesce(json_group_array(json_array(local_id, flow, weight, due_at_ms)), '[]') from
-   (select t.local_id, t.flow, t.weight, t.due_at_ms from f cross join tasks t where t.local_id in
-     (select local_id from tasks x indexed by tasks_flow where x.rests = 0 and x.state = ?1 and x.flow = f.flow
-      and x.due_at_ms between ?4 and ?5
-      and (x.included_hash is not null or ?1 not in ('requested', 'fetching'))
-      order by x.due_at_ms, x.local_id limit ?6 + 0))";
+/// What waits in some queues, as one statement with one row: each statement and each row is handed between the
+/// database's thread and ours on its own. A queue binds five values: the flow before the first, flows, from when and to
+/// when due, tasks of a flow. A task whose block is not known waits for that first. The index is named because SQLite left
+/// to itself reads all that is due once for each flow.
+pub(crate) fn waiting_sql(queues: &[Queue<'_>]) -> String {
+    let mut flows = Vec::new();
+    let mut tasks = Vec::new();
+    for (index, queue) in queues.iter().enumerate() {
+        let [behind, most, from, to, each] = [1, 2, 3, 4, 5].map(|value| index * 5 + value);
+        for state in queue.states {
+            let f = format!("f{}", flows.len());
+            let included = match *state {
+                "requested" | "fetching" => "and x.included_hash is not null",
+                _ => "",
+            };
+            flows.push(format!(
+                "{f} (flow) as (
+                   select min(flow) from tasks where rests = 0 and state = '{state}' and flow > ?{behind}
+                   union all
+                   select (select min(n.flow) from tasks n where n.rests = 0 and n.state = '{state}' and n.flow > {f}.flow)
+                   from {f} where {f}.flow is not null limit ?{most} + 0)"
+            ));
+            tasks.push(format!(
+                "select {index} as queue, t.local_id, t.flow, t.weight, t.due_at_ms from {f} cross join tasks t
+                 where t.local_id in (select local_id from tasks x indexed by tasks_flow
+                   where x.rests = 0 and x.state = '{state}' and x.flow = {f}.flow
+                   and x.due_at_ms between ?{from} and ?{to} {included}
+                   order by x.due_at_ms, x.local_id limit ?{each} + 0)"
+            ));
+        }
+    }
+    format!(
+        "with recursive {} select coalesce(json_group_array(json_array(queue, local_id, flow, weight, due_at_ms)), '[]')
+         from ({})",
+        flows.join(", "),
+        tasks.join(" union all ")
+    )
+}
 
 pub(crate) const USE_BEFORE: &str = "select count(*), coalesce(sum(ran_ms), 0) from (select ran_ms from tasks
      where requester = ?1 and weight = 0 and submitted_at_ms > ?2 and submitted_at_ms <= ?3 and local_id < ?4

@@ -133,8 +133,7 @@ async fn due_tasks_come_oldest_first_and_those_that_wait_or_rest_do_not() {
     let look = async |again, now_ms| {
         let states = &["requested", "fetching", "final"];
         let queue = Queue { states, again, now_ms, behind: "", flows: 9, each: 9 };
-        let mut found = store.waiting(&queue).await.unwrap();
-        found.sort_by_key(|task| (task.due_at_ms, task.id));
+        let found = store.waiting(&[queue]).await.unwrap().remove(0);
         found.into_iter().map(|task| task.id).collect::<Vec<_>>()
     };
     assert_eq!(look(None, 99).await, Vec::new(), "a block is not known of any");
@@ -321,7 +320,7 @@ async fn v1_of_each_requester_the_first_are_found_however_long_anothers_queue_is
     let look = async |behind: &str, flows| {
         let states = &["requested"];
         let queue = Queue { states, again: None, now_ms: 9, behind, flows, each: 2 };
-        let found = store.waiting(&queue).await.unwrap();
+        let found = store.waiting(&[queue]).await.unwrap().remove(0);
         found.into_iter().map(|task| (task.id.0, task.weight)).collect::<Vec<_>>()
     };
     // A flow with a fee stands by itself, with the bits of the fee.
