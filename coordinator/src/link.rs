@@ -88,7 +88,7 @@ impl Link {
                     say(&mut tell, First::Open);
                     return Ok(Some(opened));
                 }
-                Err(error) if error.retry() => {
+                Err(error) if error.retry() || (error.passes() && self.knows_contract().await) => {
                     tracing::warn!(error = %causes(&error), "cannot reach the chain yet");
                     self.alarms.begin(Alarm::ChainUnreachable, error.to_string());
                     say(&mut tell, First::Waits);
@@ -112,6 +112,11 @@ impl Link {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the contract was read before, by an earlier start.
+    async fn knows_contract(&self) -> bool {
+        self.store.chains_of(&self.contract).await.is_ok_and(|chains| !chains.is_empty())
     }
 
     async fn open(&self, client: &mut Option<Client>) -> Result<Opened, chain::Error> {

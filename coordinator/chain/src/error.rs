@@ -345,6 +345,13 @@ impl Error {
             && matches!(self.class(), Class::Elsewhere | Class::SmallerRange)
     }
 
+    /// Whether somebody who has used the contract before goes on after it: then also a contract that is not there is a
+    /// node that lacks state, or a branch that does not last.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.retry() || matches!(self, Self::NoContract(_))
+    }
+
     /// Whether the same endpoint may well answer the same call a moment later: not when it asks to be left alone.
     pub(crate) fn is_momentary(&self) -> bool {
         match self {

@@ -9,6 +9,9 @@ use tokio::{
     process::{Child, Command},
 };
 
+/// How many blocks' states it keeps: a reorganisation can be as deep.
+const STATES: &str = "600";
+
 /// The private keys of Anvil's first accounts: everybody knows them.
 const KEYS: [&str; 6] = [
     "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
@@ -45,6 +48,8 @@ impl Anvil {
         let program = program();
         let started = Command::new(&program)
             .args(["--host", "127.0.0.1", "--port", "0"])
+            // Left to itself it keeps ever fewer states after 500 blocks, and what it goes back to from disk is empty.
+            .args(["--prune-history", STATES])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -14,6 +14,7 @@ mod log;
 mod outcome;
 mod provider;
 mod rejection;
+mod removal;
 mod stage;
 mod storm;
 mod walk;

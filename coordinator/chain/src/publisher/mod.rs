@@ -224,7 +224,7 @@ impl Publisher {
                     let hurries = self.client.is_development() && !self.memory.sent_at.is_empty();
                     if hurries { glance } else { interval }
                 }
-                Err(error) if error.retry() => {
+                Err(error) if error.passes() => {
                     self.alarms.raise(Alarm::PublisherUnreachable, error.to_string());
                     tracing::warn!(
                         code = error.code(),

@@ -225,7 +225,7 @@ impl Watcher {
                     }
                 }
                 Err(Error::Moved) => tokio::time::sleep(MOVED_PAUSE).await,
-                Err(error) if error.retry() => {
+                Err(error) if error.passes() => {
                     tracing::warn!(code = error.code(), %error, "the chain was not read");
                     // What one endpoint did keeps nobody from asking the next one.
                     let wait = match error.class() {

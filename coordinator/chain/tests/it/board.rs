@@ -79,3 +79,23 @@ async fn a_quote_is_an_upper_bound_of_what_publishing_costs() {
     let free = Quote::of_free_task(&stage.client().await, None).await.unwrap();
     assert!(free.gas > 21_000);
 }
+
+#[tokio::test]
+async fn v10_a_receipt_without_the_expected_event_is_no_success() {
+    let stage = Stage::start().await;
+    let board = stage.board().await;
+    let paid = task_board::Submission { fee: alloy::primitives::U256::from(5), ..request(1) };
+    let id = board.submit(&key(2), std::slice::from_ref(&paid)).await.unwrap().ids[0];
+    let task = stage.identity(id).await;
+    // From now on the address takes everything, money too, and does nothing.
+    let address = stage.contract.to_string();
+    stage.anvil.rpc("anvil_setCode", serde_json::json!([address, "0x00"])).await;
+    for (what, done) in [
+        ("submit", board.submit(&key(2), &[paid]).await.map(|_| ())),
+        ("cancel", board.cancel(&key(2), &task).await.map(|_| ())),
+        ("expire", board.expire(&key(2), &task).await.map(|_| ())),
+        ("withdraw", board.withdraw(&key(2), key(2).address()).await.map(|_| ())),
+    ] {
+        assert_eq!(done.unwrap_err().code(), "missing_event", "{what}");
+    }
+}

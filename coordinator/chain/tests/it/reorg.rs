@@ -137,7 +137,7 @@ async fn p07_a_result_that_is_reorged_out_is_sent_again_and_final_only_when_it_i
 }
 
 #[tokio::test]
-async fn a_result_that_was_final_too_early_is_put_back_on_chain() {
+async fn c15_a_result_that_was_final_too_early_is_put_back_and_told_where_it_stands_now() {
     let stage = Stage::start().await;
     let mut watcher = stage.watcher().await;
     let id = stage.submit(1).await[0];

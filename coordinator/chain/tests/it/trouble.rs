@@ -113,3 +113,30 @@ async fn p08_without_money_publishing_pauses_with_an_alarm_and_goes_on_after_a_t
     assert!(!stage.alarm("publisher_unfunded"));
     assert_eq!((stage.results(id).await, stage.publisher_nonce().await), (1, 1));
 }
+
+#[tokio::test]
+async fn a_node_without_the_contract_s_state_does_not_end_a_publisher_that_used_it() {
+    let stage = Stage::start().await;
+    let id = queued(&stage).await;
+    stage.anvil.set_automine(true).await;
+    let proxy = Proxy::start(&stage.anvil.url()).await;
+    let publisher =
+        stage.publisher_with(client(&proxy.url()).await, stage.publishing()).await.unwrap();
+    stage.set_coordinator(false).await;
+    // Its right is looked at again and again: to a node that lost the contract's state there is nothing to call.
+    proxy.misbehave("eth_call", Misbehaviour::Answer(serde_json::json!("0x")), 5);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn(publisher.run(cancel.clone()));
+    wait_for("the node to be asked in vain", PATIENCE, async || {
+        if proxy.count("eth_call") < 8 { Err(proxy.count("eth_call").to_string()) } else { Ok(()) }
+    })
+    .await;
+    stage.set_coordinator(true).await;
+    wait_for("the result", PATIENCE, async || match stage.results(id).await {
+        1 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+}
