@@ -23,4 +23,5 @@ pub mod placeholder;
 pub mod price;
 pub mod serve;
 pub mod telemetry;
+mod tokens;
 pub mod work;

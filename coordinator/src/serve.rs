@@ -12,6 +12,7 @@ use std::{
 use chain::Alarms;
 use executor_protocol::Measure;
 use job::{Description, launcher::Launcher, process};
+use rustix::fs::Mode;
 use store::{Claim, Store};
 use tokio::net::TcpListener;
 
@@ -26,6 +27,7 @@ use crate::{
     pipeline::{self, Pipeline, Wakes},
     placeholder,
     price::Prices,
+    tokens,
     work::{self, LimitPolicy, Work},
 };
 
@@ -219,6 +221,8 @@ impl Daemon {
 
 /// Runs the daemon until it is asked to stop; answers whether everything ended as it should.
 pub async fn serve(config: &Config) -> Result<bool, Error> {
+    // What it writes is nobody else's to read: requests, results, signed transactions.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let lifecycle = Lifecycle::default();
     let started = tokio::select! {
         started = start(config, &lifecycle) => Some(started),
@@ -292,7 +296,10 @@ pub async fn start_on(
         connections: config.server.connections,
         header_timeout: config.server.header_timeout,
     };
-    let api = Api::new(store.clone(), metrics, readiness, &config.server.tokens)
+    let tokens = api::Tokens::new(&config.server.tokens);
+    let file = config.server.token_file.clone();
+    lifecycle.spawn("tokens", tokens::keep(tokens.clone(), file, lifecycle.soft()));
+    let api = Api::new(store.clone(), metrics, readiness, tokens)
         .bounded(bounds)
         .earning(earner(&config.chain, &wakes));
     lifecycle.spawn("api", api.serve(listener, lifecycle.soft()));

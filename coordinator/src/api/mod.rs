@@ -12,6 +12,7 @@ mod view;
 
 use std::{sync::Arc, time::Duration};
 
+pub use auth::Tokens;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -26,7 +27,7 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Secret, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// The longest time for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ pub struct Api {
     store: Store,
     metrics: Metrics,
     readiness: Readiness,
-    tokens: auth::Tokens,
+    tokens: Tokens,
     bounds: Bounds,
     earner: Option<Earner>,
 }
@@ -47,15 +48,8 @@ pub struct Api {
 impl Api {
     /// Puts it together; without tokens everybody is let in.
     #[must_use]
-    pub fn new(store: Store, metrics: Metrics, readiness: Readiness, tokens: &[Secret]) -> Self {
-        Self {
-            store,
-            metrics,
-            readiness,
-            tokens: auth::Tokens::new(tokens),
-            bounds: Bounds::default(),
-            earner: None,
-        }
+    pub fn new(store: Store, metrics: Metrics, readiness: Readiness, tokens: Tokens) -> Self {
+        Self { store, metrics, readiness, tokens, bounds: Bounds::default(), earner: None }
     }
 
     /// With other bounds of its connections.
@@ -90,6 +84,7 @@ impl Api {
             .merge(guarded)
             .fallback(error::no_route)
             .method_not_allowed_fallback(error::no_method)
+            .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::check_host))
             .layer(DefaultBodyLimit::max(BODY_BYTES))
             .layer(middleware::from_fn(request::observe))
             .with_state(api)

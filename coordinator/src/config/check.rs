@@ -11,7 +11,7 @@ use ipfs::Url;
 
 use super::{
     Chain, Config, Content, Key, Log, LogFormat, Needs, Problem, Problems, Raw, Runtime, Secret,
-    Server, Work,
+    Server, Work, file,
     raw::Origin,
     setting::{Preset, Setting},
     value,
@@ -279,20 +279,23 @@ impl Checker<'_> {
         if self.text(name).is_some() {
             return self.optional(name, HEX, parse);
         }
-        let file = format!("{name}_file");
-        let (path, _) = self.text(&file)?;
+        let setting = format!("{name}_file");
+        let (path, _) = self.text(&setting)?;
         let password_file = format!("{name}_password_file");
         let password = match self.text(&password_file) {
             None => None,
-            Some((path, _)) => match std::fs::read_to_string(&path) {
+            Some((path, _)) => match file::text(Path::new(&path)) {
                 Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
-                Err(error) => {
-                    let wanted = format!("a file that can be read ({error})");
+                Err(wanted) => {
                     self.problem(&password_file, Some(&path), &wanted);
                     return None;
                 }
             },
         };
+        if let Err(wanted) = file::guarded(Path::new(&path)) {
+            self.problem(&setting, Some(&path), &wanted);
+            return None;
+        }
         match Key::from_file(Path::new(&path), password.as_ref().map(Secret::expose)) {
             Ok(key) => Some(key),
             Err(error) => {
@@ -301,7 +304,7 @@ impl Checker<'_> {
                      _PASSWORD_FILE ({})",
                     causes(&error)
                 );
-                self.problem(&file, Some(&path), &wanted);
+                self.problem(&setting, Some(&path), &wanted);
                 None
             }
         }
@@ -365,7 +368,7 @@ impl Checker<'_> {
             "an IP address and a port, for example 127.0.0.1:8480",
             |text| text.parse().ok(),
         );
-        let tokens = self.tokens();
+        let (tokens, token_file) = self.tokens();
         if let Some(listen) = listen
             && needs.serves
             && !listen.ip().is_loopback()
@@ -380,29 +383,19 @@ impl Checker<'_> {
         Some(Server {
             listen: listen?,
             tokens,
+            token_file,
             connections: self.positive("api_connections"),
             header_timeout: self.span("api_header_timeout"),
         })
     }
 
-    fn tokens(&mut self) -> Vec<Secret> {
-        let Some((path, _)) = self.text("api_token_file") else { return Vec::new() };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                let wanted = format!("a file that can be read ({error})");
-                self.problem("api_token_file", Some(&path), &wanted);
-                return Vec::new();
-            }
-        };
-        let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let fits = |token: &str| token.len() >= 16 && token.bytes().all(|b| b.is_ascii_graphic());
-        if tokens.is_empty() || !tokens.iter().all(|token| fits(token)) {
-            let wanted =
-                "a file with one token a line, each of at least 16 printable ASCII characters";
-            self.problem("api_token_file", Some(&path), wanted);
-        }
-        tokens.into_iter().map(|token| Secret::new(token.to_owned())).collect()
+    fn tokens(&mut self) -> (Vec<Secret>, Option<PathBuf>) {
+        let Some((path, _)) = self.text("api_token_file") else { return (Vec::new(), None) };
+        let tokens = file::tokens(Path::new(&path)).unwrap_or_else(|wanted| {
+            self.problem("api_token_file", Some(&path), &wanted);
+            Vec::new()
+        });
+        (tokens, Some(path.into()))
     }
 }
 

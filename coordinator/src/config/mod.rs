@@ -2,6 +2,7 @@
 //! ([`Config`]). Everything that is wrong is reported together.
 
 mod check;
+pub mod file;
 mod list;
 pub mod raw;
 mod secret;
@@ -240,6 +241,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Bearer tokens; empty lets everybody in.
     pub tokens: Vec<Secret>,
+    /// The file that they come from.
+    pub token_file: Option<PathBuf>,
     /// Connections at once.
     pub connections: usize,
     /// How long a connection may take to send a request's head.

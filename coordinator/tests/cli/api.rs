@@ -5,7 +5,7 @@ use std::{
 };
 
 use coordinator::{
-    api::{Api, Bounds, Readiness},
+    api::{Api, Bounds, Readiness, Tokens},
     config::Secret,
     health::Health,
     metrics::Metrics,
@@ -53,6 +53,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let root = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
+        let tokens = Tokens::new(tokens);
         let api = Api::new(store.clone(), metrics, readiness, tokens).bounded(bounds);
         let ended = tokio::spawn(api.serve(listener, stop.clone()));
         Self { root, store, stop, ended, _folder: folder }

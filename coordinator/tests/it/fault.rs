@@ -170,3 +170,32 @@ async fn i1_a_gateway_that_is_down_or_none_is_no_verdict() {
     }
     stop(daemon).await;
 }
+
+/// Stops the launcher of a coordinator as SIGSTOP does.
+fn suspend(daemon: &harness::Daemon) {
+    let launcher = launcher(daemon.pid().unwrap()).expect("a launcher");
+    let pid = rustix::process::Pid::from_raw(launcher).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+}
+
+#[tokio::test]
+async fn x5_a_launcher_that_is_stopped_is_told_and_holds_up_no_stop() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    answers(&scene, scene.submit_one(&fib(&scene, 0, 0)).await.unwrap(), DOCUMENT).await;
+    suspend(&daemon);
+    says(&scene, "runtime").await;
+    daemon.stop(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn x5_a_launcher_that_is_stopped_is_replaced_and_no_task_is_the_worse_for_it() {
+    let scene = stage().await;
+    let daemon = scene.coordinator().unwrap();
+    answers(&scene, scene.submit_one(&fib(&scene, 0, 0)).await.unwrap(), DOCUMENT).await;
+    suspend(&daemon);
+    let id = scene.submit_one(&fib(&scene, 1, 5)).await.unwrap();
+    answers(&scene, id, DOCUMENT).await;
+    is_ready(&scene).await;
+    stop(daemon).await;
+}

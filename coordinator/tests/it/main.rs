@@ -12,6 +12,7 @@ mod fault;
 mod hostile;
 mod log;
 mod outcome;
+mod privacy;
 mod provider;
 mod rejection;
 mod removal;

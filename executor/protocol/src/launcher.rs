@@ -36,6 +36,11 @@ pub enum Ask {
     /// the step's input files (see [`Step`]), then the write end of the report pipe (a [`crate::Report`], a
     /// [`crate::CheckReport`] or, of a compilation, an empty object), then the write ends of stdout and stderr.
     Start(Box<Start>),
+    /// Say that you are there.
+    Ping {
+        /// A number that no living child has and no other question.
+        job: u64,
+    },
     /// End a child at once (SIGKILL to its whole pid namespace). One that has ended is no error.
     Stop {
         /// The number given at the start.
@@ -129,6 +134,11 @@ pub enum Tell {
     Unable {
         /// Why.
         reason: String,
+    },
+    /// The answer to [`Ask::Ping`].
+    Pong {
+        /// The number of the question.
+        job: u64,
     },
     /// A child is confined and begins its step. With the message comes its pidfd.
     Started {

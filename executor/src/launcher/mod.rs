@@ -144,6 +144,9 @@ impl Launcher {
                             self.start(*start, descriptors)?;
                         }
                         Heard::Ask(Ask::Stop { job }, _) => self.stop(job, Phase::Stopped),
+                        Heard::Ask(Ask::Ping { job }, _) => {
+                            self.socket.tell(&Tell::Pong { job }, None)?;
+                        }
                         Heard::Nothing => break,
                         Heard::Closed => return Ok(()),
                     }

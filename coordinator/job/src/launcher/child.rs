@@ -5,12 +5,13 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use executor_protocol::launcher::{Ask, End, ModuleKey, Start, Step};
+use executor_protocol::launcher::{Ask, End, GRACE_MS, ModuleKey, Start, Step};
 use executor_protocol::{Isolation, Limits};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Launcher;
@@ -18,6 +19,11 @@ use super::connection::{Connection, News};
 use crate::log::Ring;
 use crate::verified::Verified;
 use crate::{Cause, Error, Loss};
+
+/// How long the launcher may take to start a child or to say why not, behind those that it was asked for before.
+const STARTED_WITHIN: Duration = Duration::from_secs(30);
+/// How long it may take to say that a child has ended, after its time had passed or it was asked to end it.
+const ENDED_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a child is to do.
 pub(crate) struct Work {
@@ -74,6 +80,12 @@ impl Launcher {
         let (stdout, stdout_end) = channel()?;
         let (stderr, stderr_end) = channel()?;
         let (job, mut news) = connection.enter();
+        let most_ms = match work.step {
+            Step::Run { .. } => work.limits.timeout_ms,
+            Step::Check | Step::Compile => work.limits.compile_ms,
+        };
+        let most =
+            Duration::from_millis(most_ms.saturating_add(GRACE_MS)).saturating_add(ENDED_WITHIN);
         let mut descriptors = work.inputs;
         descriptors.extend([report_end, stdout_end, stderr_end]);
         let start = Start {
@@ -92,6 +104,7 @@ impl Launcher {
             let mut on_start = Some(on_start);
             let mut started = None;
             let mut asked = false;
+            let mut until = Instant::now() + STARTED_WITHIN;
             loop {
                 let stopped = async {
                     match asked {
@@ -103,13 +116,23 @@ impl Launcher {
                     next = news.recv() => next,
                     () = stopped => {
                         asked = true;
+                        until = until.min(Instant::now() + ENDED_WITHIN);
                         connection.ask(&Ask::Stop { job }, Vec::new())?;
                         continue;
+                    }
+                    () = tokio::time::sleep_until(until) => {
+                        // It is stopped or stuck: it is ended with all its children, and the next one starts anew.
+                        connection.abandon();
+                        return Err(Error::Gone("it said nothing of a child in time".to_owned()));
                     }
                 };
                 match next {
                     Some(News::Started { isolation, pid }) => {
                         started = Some((SystemTime::now(), isolation));
+                        until = match asked {
+                            true => until,
+                            false => Instant::now().checked_add(most).unwrap_or(until),
+                        };
                         if let Some(on_start) = on_start.take() {
                             on_start(pid);
                         }
@@ -120,6 +143,7 @@ impl Launcher {
                         return Ok((started_at, isolation, end, peak_memory_bytes));
                     }
                     Some(News::Refused(reason)) => return Err(Error::Refused(reason)),
+                    Some(News::Pong) => {}
                     None => return Err(Error::Gone("it ended while a child ran".to_owned())),
                 }
             }

@@ -20,8 +20,14 @@ use crate::Error;
 /// How long a launcher may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// What becomes known about one child.
+/// How long a launcher may take to answer that it is there. It starts children one after the other meanwhile.
+const PONG_WITHIN: Duration = Duration::from_secs(2);
+/// How long a launcher whose socket is closed may take to end its children and itself, until it is killed.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What becomes known about one child, or in answer to a question.
 pub(super) enum News {
+    Pong,
     Started { isolation: Isolation, pid: i32 },
     Ended { end: End, peak_memory_bytes: u64 },
     Refused(String),
@@ -100,7 +106,18 @@ impl Connection {
                 connection.closed.store(true, Ordering::Release);
                 connection.socket.close();
                 // Its children die with it, whatever it dies of: its end is theirs.
-                let status = process.wait().await;
+                let status = match tokio::time::timeout(GONE_WITHIN, process.wait()).await {
+                    Ok(status) => status,
+                    Err(_) => {
+                        tracing::error!(
+                            launcher.pid = pid,
+                            "the launcher does not end: it is killed"
+                        );
+                        // It may be gone already; the wait tells.
+                        let _ = process.start_kill();
+                        process.wait().await
+                    }
+                };
                 match (&ended, &status) {
                     (Ok(()), Ok(status)) if status.success() => {
                         tracing::debug!(launcher.pid = pid, "the launcher has ended");
@@ -130,6 +147,7 @@ impl Connection {
                 Tell::Ended { job, end, peak_memory_bytes, cpu_us: _ } => {
                     self.pass(job, News::Ended { end, peak_memory_bytes }, true)
                 }
+                Tell::Pong { job } => self.pass(job, News::Pong, true),
                 Tell::Refused { job, reason } => self.pass(job, News::Refused(reason), true),
                 Tell::Ready { .. } | Tell::Unable { .. } => {
                     return Err(io::Error::other("a second beginning"));
@@ -178,6 +196,19 @@ impl Connection {
         self.outgoing
             .send((message, descriptors))
             .map_err(|_| Error::Gone("its socket is closed".to_owned()))
+    }
+
+    /// Asks whether it is at work. One that is not answers later or never.
+    pub(super) async fn ping(&self) -> Result<(), Error> {
+        let (job, mut news) = self.enter();
+        self.ask(&Ask::Ping { job }, Vec::new())?;
+        match tokio::time::timeout(PONG_WITHIN, news.recv()).await {
+            Ok(Some(News::Pong)) => Ok(()),
+            Ok(_) => Err(Error::Gone("it ended".to_owned())),
+            Err(_) => {
+                Err(Error::Gone(format!("it does not answer within {} s", PONG_WITHIN.as_secs())))
+            }
+        }
     }
 
     /// Ends the launcher and waits until it and its children are gone.

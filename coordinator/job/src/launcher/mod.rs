@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use executor_protocol::Isolation;
 
@@ -19,6 +20,9 @@ pub(crate) use self::check::{refused, too_complex, unmeasured};
 pub(crate) use self::child::{Ran, Work, open};
 use self::connection::Connection;
 use crate::Error;
+
+/// How long a launcher that is being started is waited for, when it is to end.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which launcher to start.
 #[derive(Debug, Clone)]
@@ -86,10 +90,21 @@ impl Launcher {
         Ok(self.connection().await?.ready.clone())
     }
 
-    /// Ends the launcher with all its children, and waits until they are gone. It is started again when needed.
+    /// What the launcher says of itself, once it has answered that it is at work.
+    pub async fn answers(&self) -> Result<Ready, Error> {
+        let connection = self.connection().await?;
+        connection.ping().await?;
+        Ok(connection.ready.clone())
+    }
+
+    /// Ends the launcher with all its children, and waits until they are gone. It is started again when needed. One that
+    /// is just being started is not waited for long: it ends with this process.
     pub async fn close(&self) {
-        let current = self.0.current.lock().await.take();
-        if let Some(connection) = current {
+        let Ok(mut current) = tokio::time::timeout(CLOSED_WITHIN, self.0.current.lock()).await
+        else {
+            return;
+        };
+        if let Some(connection) = current.take() {
             connection.close().await;
         }
     }

@@ -91,7 +91,7 @@ impl Inner {
 impl Runtime for Process {
     fn describe(&self) -> Future<'_, Result<Description, Error>> {
         Box::pin(async {
-            let ready = self.0.launcher.ready().await?;
+            let ready = self.0.launcher.answers().await?;
             Ok(Description {
                 name: "process",
                 engine: ready.engine,
