@@ -79,7 +79,8 @@ pub struct Isolation {
     pub no_new_privs: Measure,
     /// A system-call filter.
     pub seccomp: Measure,
-    /// Landlock rules that allow no file.
+    /// Landlock rules that let no file be opened. Whether one is there can be asked all the same where the root is not
+    /// empty.
     pub landlock: Measure,
     /// Resource limits (setrlimit(2)).
     pub rlimits: Measure,

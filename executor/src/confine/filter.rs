@@ -30,7 +30,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
     libc::SYS_close,
-    libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
@@ -79,6 +78,8 @@ const DEADLY: &[i64] = &[
     libc::SYS_keyctl,
 ];
 
+/// The part of mmap's flags that says what kind of mapping it is.
+const MAPPING_KINDS: u64 = 0x0f;
 /// What `clone` must have: a thread of this process.
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 /// What it must not have: a namespace of its own.
@@ -130,8 +131,16 @@ impl Filter {
                 one(1, SeccompCmpOp::Eq, libc::F_DUPFD_CLOEXEC.into())?,
             ],
         );
-        // abort(3) and thread-directed signals; nothing but this process is in reach of its pid namespace.
+        // abort(3) and thread-directed signals, to this process alone: see `own_signals`.
         allowed.insert(libc::SYS_tgkill, Vec::new());
+        // Shared memory is not counted by the limit on writable memory, and nothing here needs it.
+        let private = SeccompRule::new(vec![SeccompCondition::new(
+            3,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::MaskedEq(MAPPING_KINDS),
+            u64::from(libc::MAP_PRIVATE.unsigned_abs()),
+        )?])?;
+        allowed.insert(libc::SYS_mmap, vec![private]);
 
         let program = |rules, mismatch, matched| {
             SeccompFilter::new(rules, mismatch, matched, arch)?.try_into()
@@ -147,6 +156,20 @@ impl Filter {
 
     /// Puts the filter on this process, for good. Sets `no_new_privs` as well.
     pub(crate) fn apply(&self) -> Result<(), seccompiler::Error> {
+        seccompiler::apply_filter(&own_signals().map_err(seccompiler::Error::Backend)?)?;
         self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program))
     }
+}
+
+/// A signal to another process ends this one: without a pid namespace its siblings and the launcher are in reach.
+fn own_signals() -> Result<BpfProgram, seccompiler::BackendError> {
+    let other = SeccompRule::new(vec![SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Ne,
+        std::process::id().into(),
+    )?])?;
+    let rules = BTreeMap::from([(libc::SYS_tgkill, vec![other])]);
+    let arch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, arch)?.try_into()
 }

@@ -101,7 +101,13 @@ pub(super) fn finish(
         no_new_privs: Measure::Enforced,
         seccomp: Measure::Enforced,
         landlock,
-        rlimits: Measure::Enforced,
+        rlimits: match plan.has_users() {
+            true => Measure::Enforced,
+            false => Measure::NotEnforced(
+                "all but the number of threads: without a user namespace it would count everybody's"
+                    .to_owned(),
+            ),
+        },
         cgroup,
     })
 }

@@ -340,3 +340,107 @@ impl Child {
         self.group.as_ref().map_or(true, cgroup::Group::remove)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        unsafe_code,
+        clippy::unwrap_used,
+        reason = "tests: what an attacker's code would call"
+    )]
+    use super::*;
+
+    const DONE: i32 = 7;
+    const FAILED: i32 = 8;
+    /// Runs a test in a copy of this process, which has one thread: no other starts children.
+    fn alone(test: fn()) {
+        // SAFETY: the C library makes its allocator usable after a fork, and the copy ends without any destructor.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let passed = catch_unwind(test).is_ok();
+            sys::exit_now(i32::from(!passed));
+        }
+        let mut status = 0;
+        // SAFETY: a process of ours and a place for its status.
+        let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+        assert_eq!((waited, status), (pid, 0), "what went wrong stands above");
+    }
+
+    /// How a child ends that is confined without any namespace and does this work; the message is this process's id.
+    fn end_of(work: Work) -> Ended {
+        let mut confiner = Confiner {
+            plan: Plan { flags: 0, identity: None },
+            work,
+            filter: filter::Filter::compile().unwrap(),
+            cgroups: Err("none".to_owned()),
+            null: fs::File::open("/dev/null").unwrap().into(),
+            spare: None,
+            next: 0,
+        };
+        let bounds = Bounds::of(Step::Check, &Limits::default());
+        let null = || OwnedFd::from(fs::File::options().write(true).open("/dev/null").unwrap());
+        let message = std::process::id().to_string();
+        let child = confiner.start(&bounds, message.as_bytes(), &[null(), null()]).unwrap();
+        match child.answer() {
+            Some(Answer::Confined(isolation)) => assert!(isolation.seccomp.is_enforced()),
+            Some(Answer::Refused(reason)) => panic!("{reason}"),
+            None => panic!("it ended before it was confined"),
+        }
+        loop {
+            if let Some(ended) = child.reap().unwrap() {
+                return ended;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn signal(process: libc::c_long, thread: libc::c_long) -> i32 {
+        // SAFETY: signal 0 only asks.
+        match unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) } {
+            0 => DONE,
+            _ => FAILED,
+        }
+    }
+
+    #[test]
+    fn x1_a_signal_to_another_process_ends_the_child() {
+        alone(signals);
+    }
+
+    fn signals() {
+        let ended = end_of(|message, _, _| {
+            let launcher = std::str::from_utf8(message).unwrap_or_default().parse().unwrap_or(0);
+            signal(launcher, launcher)
+        });
+        assert_eq!((ended.exit, ended.signal), (None, Some(libc::SIGSYS)));
+        let ended = end_of(|_, _, _| {
+            let own = std::process::id().into();
+            signal(own, own)
+        });
+        assert_eq!(ended.exit, Some(DONE), "its own threads are its own");
+    }
+
+    #[test]
+    fn x2_shared_memory_is_refused_and_private_memory_is_not() {
+        alone(mappings);
+    }
+
+    fn mappings() {
+        fn maps(flags: libc::c_int) -> bool {
+            let (all, length) = (libc::PROT_READ | libc::PROT_WRITE, 4096);
+            // SAFETY: a new mapping, which nothing else refers to.
+            let mapped = unsafe {
+                libc::mmap(std::ptr::null_mut(), length, all, flags | libc::MAP_ANONYMOUS, -1, 0)
+            };
+            mapped != libc::MAP_FAILED
+        }
+        let ended = end_of(|_, _, _| {
+            let shared = [libc::MAP_SHARED, libc::MAP_SHARED_VALIDATE];
+            match maps(libc::MAP_PRIVATE) && !shared.into_iter().any(maps) {
+                true => DONE,
+                false => FAILED,
+            }
+        });
+        assert_eq!(ended.exit, Some(DONE), "{:?}", ended.signal);
+    }
+}

@@ -208,7 +208,7 @@ async fn without_user_namespaces_it_still_runs_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_any_namespace_it_still_runs_and_says_so() {
+async fn x3_without_any_namespace_it_still_runs_and_says_so() {
     let stage = Stage::new();
     let drop_all = format!(
         "echo 0 > /proc/sys/user/max_user_namespaces && exec /usr/bin/setpriv --bounding-set=-all --inh-caps=-all --no-new-privs {} \"$@\"",
@@ -224,6 +224,11 @@ async fn without_any_namespace_it_still_runs_and_says_so() {
     let isolation = done.record.unwrap().isolation;
     assert!(!isolation.namespaces.is_enforced(), "{isolation:?}");
     assert!(!isolation.empty_root.is_enforced(), "{isolation:?}");
-    assert!(isolation.seccomp.is_enforced() && isolation.rlimits.is_enforced());
+    assert!(isolation.seccomp.is_enforced());
+    // X3: what is only enforced in part says so.
+    match isolation.rlimits {
+        Measure::NotEnforced(reason) => assert!(reason.contains("threads"), "{reason}"),
+        Measure::Enforced => panic!("nothing bounds the number of threads"),
+    }
     runtime.launcher().close().await;
 }
