@@ -141,6 +141,17 @@ struct Lanes {
     run: Lane,
     /// Whether a task waits for a place to run.
     runs_wait: bool,
+    /// Tasks whose guest has ended and whose result is being written, without a place.
+    writing: usize,
+}
+
+/// A task that writes its result without a place.
+struct Writing(Arc<Shared>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.lanes().writing -= 1;
+    }
 }
 
 /// The lanes: a later try never takes the place of a first one.
@@ -187,6 +198,8 @@ impl Way {
 
 /// What rejections that nobody pays for may cost in a day where money is worth nothing.
 const DEVELOPMENT_REJECTION_BUDGET_WEI: u128 = 1_000_000_000_000_000_000;
+/// Results that are written at once beside the guests that run. More would only wait for the database.
+const MOST_WRITING: usize = 64;
 /// Short steps that are begun in one round.
 const SHORT_STEPS: usize = 16;
 /// A guest is stopped for another requester's after this time at the earliest, if its own place is not on loan.
@@ -206,6 +219,7 @@ impl Lanes {
             again: Lane::new(rules((fetches / 4).max(1), FETCH_QUANTUM_MS, None)),
             run: Lane::new(rules(runs, RUN_QUANTUM_MS, Some(OWN_QUANTUM_MS))),
             runs_wait: false,
+            writing: 0,
         }
     }
 
@@ -569,6 +583,21 @@ impl Shared {
     /// A clock that never goes back, in milliseconds.
     fn clock_ms(&self) -> u64 {
         u64::try_from(self.began_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A guest has ended: the next one gets its place while its result is written, unless many are being written.
+    fn leave_run_lane(self: &Arc<Self>, id: LocalId) -> Option<Writing> {
+        let now_ms = self.clock_ms();
+        let mut lanes = self.lanes();
+        lanes.run.forget(id);
+        if lanes.writing >= MOST_WRITING {
+            return None;
+        }
+        lanes.writing += 1;
+        lanes.run.give_back(id, now_ms);
+        drop(lanes);
+        self.wakes.pipeline.notify_one();
+        Some(Writing(Arc::clone(self)))
     }
 
     /// Gives back whatever places a task has.

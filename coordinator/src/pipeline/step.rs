@@ -288,7 +288,7 @@ impl Worker {
         match done {
             Ok(answer) => {
                 self.shared.forget_holds(task.task.local_id);
-                self.shared.lanes().run.forget(task.task.local_id);
+                let _writing = self.shared.leave_run_lane(task.task.local_id);
                 let log = self.log(&name).await;
                 let after = self.finish_with(task, &answer, log.as_deref()).await?;
                 self.remove(&name).await;

@@ -16,9 +16,6 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlit
 /// suspended for a while finds every short time over, and that must not end it.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 
-/// How much of the file's beginning is read through a memory map.
-const READ_BY_MAP_BYTES: &str = "67108864";
-
 /// The database: one connection that writes, a few that read.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -73,8 +70,7 @@ impl Store {
         let reader = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(CONNECTION_WITHIN)
-            // A commit makes every reader forget its pages: what is in the file is then read without a call for each.
-            .connect_with(options.read_only(true).pragma("mmap_size", READ_BY_MAP_BYTES))
+            .connect_with(options.read_only(true))
             .await
             .map_err(open)?;
         let instance = Self::instance_id(&writer).await?;

@@ -173,7 +173,7 @@ async fn i1_a_gateway_that_is_down_or_none_is_no_verdict() {
 
 /// Stops the launcher of a coordinator as SIGSTOP does.
 fn suspend(daemon: &harness::Daemon) {
-    let launcher = launcher(daemon.pid().unwrap()).expect("a launcher");
+    let launcher = launcher(daemon.pid().unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(launcher).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
 }
