@@ -42,7 +42,7 @@ only 'axum::' coordinator/src/api/ coordinator/harness/ coordinator/src/serve ip
 only 'std::env::var|env::vars' coordinator/src/config coordinator/harness/ executor/src/ '[a-z/]*tests/' '[a-z/]*benches/' '[a-z/]*examples/'
 
 # SQLite looks at the value of a bare bound limit and prepares the statement anew each time it is run.
-if grep -rnE 'limit \?[0-9]*($|[^0-9 ]| [^+])' coordinator/store/src; then
+if grep -rn 'limit ?' coordinator/store/src | grep -v 'limit ?[^ ]* + 0'; then
   die "a bound limit is written 'limit ? + 0'"
 fi
 say "checks passed"

@@ -1,9 +1,11 @@
+use std::collections::BTreeSet;
+
 use sqlx::{Row as _, sqlite::SqliteRow};
 use task::{Address, BlockRef, Hash, LocalId, TaskId};
 
 use crate::{
     Error, Store, Writer,
-    task_row::{signed, unsigned},
+    task_row::{json, signed, unsigned},
 };
 
 /// A contract on a chain: what the watcher's rows are keyed by.
@@ -229,6 +231,30 @@ impl Writer {
         row.map(|row| row.try_get(0).map(LocalId))
             .transpose()
             .map_err(Error::doing("finding a task by its id"))
+    }
+
+    /// Those of some ids that no task has or had, as one answer.
+    pub async fn unknown_ids(
+        &mut self,
+        board: &Board,
+        ids: &BTreeSet<TaskId>,
+    ) -> Result<BTreeSet<TaskId>, Error> {
+        let doing = "looking which ids are known";
+        let texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let row = sqlx::query(
+            "select coalesce(json_group_array(value), '[]') from json_each(?) where not exists
+             (select 1 from tasks where task_id = value and chain_id = ? and contract = ?)",
+        )
+        .bind(json(&texts, "ids")?)
+        .bind(signed(board.chain_id))
+        .bind(board.contract.to_string())
+        .fetch_one(&mut *self.transaction)
+        .await
+        .map_err(Error::doing(doing))?;
+        let unknown: String = row.try_get(0).map_err(Error::doing(doing))?;
+        let unknown: Vec<String> =
+            serde_json::from_str(&unknown).map_err(|error| Error::row("a list of ids", error))?;
+        unknown.iter().map(|id| id.parse().map_err(|error| Error::row("an id", error))).collect()
     }
 
     /// Number of the block that a task's submission stands in, as it was seen last; none when that is not known.

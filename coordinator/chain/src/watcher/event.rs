@@ -1,5 +1,7 @@
 //! One log becomes at most one event.
 
+use std::collections::BTreeSet;
+
 use alloy::{primitives::B256, sol_types::SolEvent};
 use executor_protocol::{Document, Status};
 use sha2::{Digest as _, Sha256};
@@ -163,6 +165,24 @@ impl Watcher {
         Ok(1)
     }
 
+    /// Ids of tasks that are not followed here: nothing that is said of them need be looked up one by one.
+    pub(super) async fn of_others(
+        &self,
+        writer: &mut Writer,
+        logs: &[Log],
+    ) -> Result<BTreeSet<TaskId>, Error> {
+        let ids: BTreeSet<_> = logs.iter().filter_map(id_of).collect();
+        let mut others = writer.unknown_ids(&self.board, &ids).await?;
+        // What is submitted in these very blocks may be ours.
+        others.retain(|id| !self.is_followed(id.domain()));
+        Ok(others)
+    }
+
+    /// Whether the tasks of a domain are taken.
+    fn is_followed(&self, domain: u16) -> bool {
+        self.options.domains.is_empty() || self.options.domains.contains(&domain)
+    }
+
     /// The task that stands under an id on the branch that is read.
     async fn known(
         &self,
@@ -185,8 +205,7 @@ impl Watcher {
         else {
             return Ok(unreadable(log));
         };
-        let domain = identity.task_id.domain();
-        if !self.options.domains.is_empty() && !self.options.domains.contains(&domain) {
+        if !self.is_followed(identity.task_id.domain()) {
             return Ok(0);
         }
         // Where the node does not say it with the log, the pipeline asks when it needs it.
@@ -211,6 +230,12 @@ impl Watcher {
         metrics::counter!("wasm_exec_chain_events_total", "event" => "included").increment(1);
         Ok(1)
     }
+}
+
+/// The id of the task that a log is about: every event of a task has it first.
+pub(super) fn id_of(log: &Log) -> Option<TaskId> {
+    let (_, id) = log.topics.get(1)?.as_slice().split_last_chunk::<8>()?;
+    Some(TaskId(u64::from_be_bytes(*id)))
 }
 
 /// Something under a task's id that is not about this task: for another submission, or anchored before this one.

@@ -327,8 +327,11 @@ impl Watcher {
         let now_ms = store::now_ms();
         let mut writer = self.store.begin().await?;
         let mut events = 0;
+        let others = self.of_others(&mut writer, logs).await?;
         for log in logs {
-            events += self.record(&mut writer, log, now_ms).await?;
+            if event::id_of(log).is_none_or(|id| !others.contains(&id)) {
+                events += self.record(&mut writer, log, now_ms).await?;
+            }
         }
         let ring =
             RingBlock { block: end.block(), parent: end.parent(), next_sequence: sequence.next };
