@@ -165,6 +165,8 @@ impl Link {
             _ => None,
         };
         let client = Client::connect_to(&endpoints, ClientOptions::default(), known).await?;
+        // Endpoints that are only needed later are looked at now: an operator hears of it in time.
+        client.endpoints();
         tracing::info!(
             chain.id = client.chain_id(),
             contract = %self.contract,

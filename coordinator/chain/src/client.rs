@@ -92,10 +92,7 @@ impl Client {
                 Ok(identity) => {
                     let heads = watch::Sender::new(0);
                     let inner = Inner { endpoints, web_sockets, identity, heads };
-                    let client = Self { inner: Arc::new(inner) };
-                    // Those that are only needed later are looked at now: an operator hears of it in time.
-                    client.endpoints();
-                    return Ok(client);
+                    return Ok(Self { inner: Arc::new(inner) });
                 }
                 Err(error) => {
                     rest(endpoint, &error);
@@ -204,13 +201,16 @@ impl Client {
         let mut said: Vec<String> = Vec::new();
         let one_is_ready = self.inner.endpoints.iter().any(|endpoint| is_ready(endpoint));
         for endpoint in &self.inner.endpoints {
-            let (left, verified, last) = {
+            let (left, verified) = {
                 let rest = lock(endpoint);
-                (left(&rest), rest.verified, rest.last.clone())
+                let left = left(&rest);
+                if !left.is_zero() {
+                    said.push(rest.last.clone());
+                }
+                (left, rest.verified)
             };
             if !left.is_zero() {
                 retry_after = retry_after.min(left);
-                said.push(last);
                 continue;
             }
             if verified {

@@ -1,14 +1,9 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, extract::rejection::JsonRejection, http::StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Api, Error};
-
-/// The body of an acceptance: an empty object. That it is JSON keeps other people's web pages from sending it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Accept {}
+use super::{Api, Error, request::Empty};
 
 /// What was accepted.
 #[derive(Debug, Serialize)]
@@ -20,9 +15,9 @@ pub(super) struct Accepted {
 /// `POST /api/v1/chain/accept`: the branch that the chain has now is the chain.
 pub(super) async fn accept(
     State(api): State<Arc<Api>>,
-    body: Result<Json<Accept>, JsonRejection>,
+    body: Result<Json<Empty>, JsonRejection>,
 ) -> Result<Json<Accepted>, Error> {
-    let Json(Accept {}) = body.map_err(|_| {
+    let Json(Empty {}) = body.map_err(|_| {
         Error::new(StatusCode::BAD_REQUEST, "bad_request", "the body is the JSON object {}")
     })?;
     let mut writer = api.store.begin().await?;

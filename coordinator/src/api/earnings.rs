@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, extract::rejection::JsonRejection, http::StatusCode};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use store::{Board, Withdrawal};
 use task::{Address, Hash, publication};
 use tokio::sync::Notify;
 
-use super::{Api, Error};
+use super::{Api, Error, request::Empty, view::instant};
 
 /// How many withdrawals are shown.
 const SHOWN: u32 = 50;
@@ -62,11 +61,6 @@ struct Problem {
     message: String,
 }
 
-/// The body of a withdrawal: an empty object. That it is JSON keeps other people's web pages from sending it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Withdraw {}
-
 /// `GET /api/v1/earnings`
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Earnings>, Error> {
     let (earner, board) = earner(&api).await?;
@@ -87,9 +81,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Earnings>, 
 /// `POST /api/v1/withdrawals`: the whole credit is paid out by the publisher, with its own next nonce.
 pub(super) async fn withdraw(
     State(api): State<Arc<Api>>,
-    body: Result<Json<Withdraw>, JsonRejection>,
+    body: Result<Json<Empty>, JsonRejection>,
 ) -> Result<(StatusCode, Json<View>), Error> {
-    let Json(Withdraw {}) = body.map_err(|_| {
+    let Json(Empty {}) = body.map_err(|_| {
         Error::new(
             StatusCode::BAD_REQUEST,
             "bad_request",
@@ -144,8 +138,4 @@ impl View {
             requested_at: instant(withdrawal.requested_at_ms),
         }
     }
-}
-
-fn instant(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
 }

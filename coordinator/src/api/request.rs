@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures::FutureExt as _;
+use serde::Deserialize;
 use tracing::Instrument as _;
 
 use super::{BODY_BYTES, Error, TIMEOUT};
@@ -27,6 +28,11 @@ const ROUTES: [&str; 9] = [
     "/api/v1/earnings",
     "/api/v1/withdrawals",
 ];
+
+/// The body of what an operator decides: an empty object. That it is JSON keeps other people's web pages from sending it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Empty {}
 
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let began_at = Instant::now();

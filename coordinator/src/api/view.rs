@@ -179,7 +179,7 @@ fn push(timeline: &mut Vec<Step>, event: &Event, at: String) {
 }
 
 /// RFC 3339 with milliseconds, in UTC.
-fn instant(unix_ms: i64) -> String {
+pub(super) fn instant(unix_ms: i64) -> String {
     let at = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
     format!("{at:.3}")
 }

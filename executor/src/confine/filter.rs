@@ -98,14 +98,6 @@ impl Filter {
         let plain = |calls: &[i64]| -> BTreeMap<i64, Vec<SeccompRule>> {
             calls.iter().map(|call| (*call, Vec::new())).collect()
         };
-        let one = |argument: u8, operator: SeccompCmpOp, value: i64| {
-            SeccompRule::new(vec![SeccompCondition::new(
-                argument,
-                SeccompCmpArgLen::Dword,
-                operator,
-                value.unsigned_abs(),
-            )?])
-        };
         let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
 
         let mut allowed = plain(ALLOWED);
@@ -134,12 +126,7 @@ impl Filter {
         // abort(3) and thread-directed signals, to this process alone: see `own_signals`.
         allowed.insert(libc::SYS_tgkill, Vec::new());
         // Shared memory is not counted by the limit on writable memory, and nothing here needs it.
-        let private = SeccompRule::new(vec![SeccompCondition::new(
-            3,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::MaskedEq(MAPPING_KINDS),
-            u64::from(libc::MAP_PRIVATE.unsigned_abs()),
-        )?])?;
+        let private = one(3, SeccompCmpOp::MaskedEq(MAPPING_KINDS), libc::MAP_PRIVATE.into())?;
         allowed.insert(libc::SYS_mmap, vec![private]);
 
         let program = |rules, mismatch, matched| {
@@ -161,14 +148,19 @@ impl Filter {
     }
 }
 
+/// A rule about one argument, as a number of 32 bits.
+fn one(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: i64,
+) -> Result<SeccompRule, seccompiler::BackendError> {
+    let length = SeccompCmpArgLen::Dword;
+    SeccompRule::new(vec![SeccompCondition::new(argument, length, operator, value.unsigned_abs())?])
+}
+
 /// A signal to another process ends this one: without a pid namespace its siblings and the launcher are in reach.
 fn own_signals() -> Result<BpfProgram, seccompiler::BackendError> {
-    let other = SeccompRule::new(vec![SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Ne,
-        std::process::id().into(),
-    )?])?;
+    let other = one(0, SeccompCmpOp::Ne, std::process::id().into())?;
     let rules = BTreeMap::from([(libc::SYS_tgkill, vec![other])]);
     let arch = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, arch)?.try_into()

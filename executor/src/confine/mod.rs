@@ -352,6 +352,7 @@ mod tests {
 
     const DONE: i32 = 7;
     const FAILED: i32 = 8;
+
     /// Runs a test in a copy of this process, which has one thread: no other starts children.
     fn alone(test: fn()) {
         // SAFETY: the C library makes its allocator usable after a fork, and the copy ends without any destructor.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use store::{Earnings, Writer};
-use task::publication::{Event, Place, Reason};
+use task::publication::{Event, Place};
 
 use super::{Publisher, receipt::Verdict};
 use crate::{Error, block::Header, board::Board as Contract};
@@ -71,16 +71,7 @@ impl Publisher {
                 withdrawal.id = withdrawal.id, transaction = %place.transaction, code = refusal.reason.code,
                 again = refusal.again, error = refusal.reason.message, "earnings were not paid out"
             );
-            let event = Event::NotTaken {
-                place,
-                reason: Reason {
-                    code: refusal.reason.code.to_owned(),
-                    message: refusal.reason.message,
-                },
-                again: refusal.again,
-                counts: refusal.counts,
-                strange: false,
-            };
+            let event = refusal.event(place, false);
             writer.advance_withdrawal(&withdrawal, &event, None).await?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::{
 use store::{Board, Mined, Outgoing, OutgoingState, Pending};
 use task::{
     BlockRef, LocalId,
-    publication::{Event, Place, Reason, State},
+    publication::{Event, Place, State},
 };
 
 use super::{
@@ -357,16 +357,7 @@ impl Publisher {
                     .entry(pending.publication.identity.task_id.domain())
                     .or_default();
             }
-            let event = Event::NotTaken {
-                place,
-                reason: Reason {
-                    code: refusal.reason.code.to_owned(),
-                    message: refusal.reason.message,
-                },
-                again: refusal.again || strange,
-                counts: refusal.counts,
-                strange,
-            };
+            let event = refusal.event(place, strange);
             writer.advance(&self.account, &pending, &event, now_ms).await?;
         }
         self.record_withdrawals(&mut writer, &verdict, place).await?;

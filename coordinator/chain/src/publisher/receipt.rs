@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use alloy::{primitives::Bytes, sol_types::SolEvent};
 use serde_json::json;
 use store::{Account, Outgoing, Publication};
+use task::publication::{self, Event, Place};
 use task_board::TaskBoard;
 
 use super::plan::is_withdrawal;
@@ -40,6 +41,22 @@ pub(super) struct Refusal {
     pub(super) again: bool,
     /// Whether the next time is another try of the same, alone and with more gas.
     pub(super) counts: bool,
+}
+
+impl Refusal {
+    /// What a publication or a withdrawal is told; `strange` when its id is closed by what does not belong to its task.
+    pub(super) fn event(self, place: Place, strange: bool) -> Event {
+        Event::NotTaken {
+            place,
+            reason: publication::Reason {
+                code: self.reason.code.to_owned(),
+                message: self.reason.message,
+            },
+            again: self.again || strange,
+            counts: self.counts,
+            strange,
+        }
+    }
 }
 
 impl Verdict {

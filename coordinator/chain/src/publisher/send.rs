@@ -70,6 +70,9 @@ impl Publisher {
         base_fee_wei: u128,
     ) -> Result<Option<Outgoing>, Error> {
         let mut writer = self.store.begin().await?;
+        if writer.violation(&self.board).await?.is_some() {
+            return Ok(None);
+        }
         let Some(plan) = self.next_plan(&mut writer, anchor).await? else { return Ok(None) };
         let nonce = writer.free_nonce(&self.account, self.first_nonce).await?;
         let fees = self.fee_rule().fees(base_fee_wei);
@@ -87,7 +90,10 @@ impl Publisher {
         head: &Header,
     ) -> Result<Option<Outgoing>, Error> {
         let mut writer = self.store.begin().await?;
-        let Some(plan) = self.plan_of_queue(&mut writer, anchor).await? else { return Ok(None) };
+        if writer.violation(&self.board).await?.is_some() {
+            return Ok(None);
+        }
+        let plan = self.plan_of_queue(&mut writer, anchor).await?;
         let fees = self.fee_rule().fees(head.base_fee_wei());
         let outgoing = self.sign(&mut writer, nonce, &plan, anchor, fees).await?;
         writer.commit().await?;
@@ -125,6 +131,9 @@ impl Publisher {
             return Ok(None);
         };
         let mut writer = self.store.begin().await?;
+        if writer.violation(&self.board).await?.is_some() {
+            return Ok(None);
+        }
         let mut wanted = writer.held_by(&self.account, outgoing.nonce).await?;
         wanted.retain(|pending| {
             matches!(pending.standing.state, State::Sent { .. })
@@ -132,14 +141,12 @@ impl Publisher {
         });
         let mut withdrawals = writer.withdrawals_held_by(&self.account, outgoing.nonce).await?;
         withdrawals.retain(Withdrawal::is_waiting);
-        let plan = if writer.violation(&self.board).await?.is_some() {
-            None
-        } else if !wanted.is_empty() {
+        let plan = if !wanted.is_empty() {
             Plan::of_queue(&wanted, anchor, &self.bounds())
         } else if let Some(withdrawal) = withdrawals.first() {
             Some(Plan::of_withdrawal(withdrawal.clone()))
         } else {
-            self.plan_of_queue(&mut writer, anchor).await?
+            Some(self.plan_of_queue(&mut writer, anchor).await?)
         };
         let Some(plan) = plan else { return Ok(None) };
         let freed = Event::Freed { nonce: outgoing.nonce };
@@ -165,28 +172,19 @@ impl Publisher {
         Ok(Some(replaced))
     }
 
-    /// What is queued, or a transfer of nothing; none while nothing may be published.
-    async fn plan_of_queue(
-        &self,
-        writer: &mut Writer,
-        anchor: &BlockRef,
-    ) -> Result<Option<Plan>, Error> {
-        if writer.violation(&self.board).await?.is_some() {
-            return Ok(None);
-        }
+    /// What is queued, or a transfer of nothing.
+    async fn plan_of_queue(&self, writer: &mut Writer, anchor: &BlockRef) -> Result<Plan, Error> {
         let plan = self.next_plan(writer, anchor).await?;
-        Ok(Some(plan.unwrap_or_else(|| Plan::of(Vec::new(), anchor, self.engine))))
+        Ok(plan.unwrap_or_else(|| Plan::of(Vec::new(), anchor, self.engine)))
     }
 
+    /// What is queued. Whether anything may be published is asked before, inside the transaction that signs: what the
+    /// watcher has written meanwhile counts.
     async fn next_plan(
         &self,
         writer: &mut Writer,
         anchor: &BlockRef,
     ) -> Result<Option<Plan>, Error> {
-        // Asked inside the transaction that signs: what the watcher has written meanwhile counts.
-        if writer.violation(&self.board).await?.is_some() {
-            return Ok(None);
-        }
         // There is at most one for each recipient: results do not wait long behind them.
         let contract = &self.board.contract;
         if let Some(withdrawal) = writer.queued_withdrawal(&self.account, contract).await? {

@@ -171,11 +171,13 @@ impl Watcher {
         writer: &mut Writer,
         logs: &[Log],
     ) -> Result<BTreeSet<TaskId>, Error> {
-        let ids: BTreeSet<_> = logs.iter().filter_map(id_of).collect();
-        let mut others = writer.unknown_ids(&self.board, &ids).await?;
-        // What is submitted in these very blocks may be ours.
-        others.retain(|id| !self.is_followed(id.domain()));
-        Ok(others)
+        // Not asked of the domains that are followed: what is submitted in these very blocks is ours.
+        let ids = logs.iter().filter_map(id_of).filter(|id| !self.is_followed(id.domain()));
+        let ids: BTreeSet<_> = ids.collect();
+        match ids.is_empty() {
+            true => Ok(ids),
+            false => Ok(writer.unknown_ids(&self.board, &ids).await?),
+        }
     }
 
     /// Whether the tasks of a domain are taken.
